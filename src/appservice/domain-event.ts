@@ -1,0 +1,22 @@
+/**
+ * What happens in the domain, as WatchEvents, the metrics and the log tell it (contract section 2, M8).
+ * Field names are the wire's.
+ */
+import type { DeliveryState } from './delivery-state.ts';
+
+export type DomainEvent =
+  | { readonly kind: 'events_delivered'; readonly service_id: string; readonly transaction_id: string; readonly event_count: number }
+  | { readonly kind: 'delivery_failed'; readonly service_id: string; readonly transaction_id: string; readonly retry_count: number }
+  | { readonly kind: 'state_changed'; readonly service_id: string; readonly state: DeliveryState; readonly paused: boolean };
+
+/** A domain event of one homeserver at a time. */
+export interface DomainEventRecord {
+  readonly serverName: string;
+  readonly timeMs: number;
+  readonly event: DomainEvent;
+}
+
+/** Where domain events go. Never blocks and never throws. */
+export interface DomainEventSink {
+  emit(record: DomainEventRecord): void;
+}

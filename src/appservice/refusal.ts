@@ -1,0 +1,44 @@
+/**
+ * The closed set of ways in which the house refuses what a caller asks. Thrown, because it crosses several owners on
+ * its way to the edge; rpc/errors.ts maps each reason to a code in one table (contract section 3).
+ */
+export type RefusalReason =
+  /** Malformed event, identifier, position, YAML, pattern. Carries `field`. */
+  | 'INVALID_FIELD'
+  | 'APPSERVICE_NOT_FOUND'
+  | 'TRANSACTION_NOT_FOUND'
+  /** An as_token or an id that another registration has. */
+  | 'REGISTRATION_CONFLICT'
+  /** An operation that the delivery state forbids. */
+  | 'DELIVERY_STATE_FORBIDS'
+  /** Too much is queued already. Carries `retryDelayMs`. */
+  | 'QUEUE_FULL'
+  /** On the way down. Carries `retryDelayMs`. */
+  | 'DRAINING'
+  /** A namespace keeps this actor out. */
+  | 'APPSERVICE_NAMESPACE_CONFLICT'
+  | 'APPSERVICE_UNKNOWN_TOKEN'
+  | 'APPSERVICE_MASQUERADE_DENIED'
+  /** A login that needs an existing account. */
+  | 'APPSERVICE_USER_NOT_REGISTERED';
+
+export interface RefusalDetails {
+  /** Path of the field at fault, such as `events[3].json`. */
+  readonly field?: string;
+  readonly retryDelayMs?: number;
+  /** Dynamic values by name; never a token. */
+  readonly metadata?: Readonly<Record<string, string>>;
+}
+
+/** `message` reaches the caller: a full sentence that says what to do next, without internals. */
+export class RefusalError extends Error {
+  override readonly name = 'RefusalError';
+  readonly reason: RefusalReason;
+  readonly details: RefusalDetails;
+
+  constructor(reason: RefusalReason, message: string, details: RefusalDetails = {}) {
+    super(message);
+    this.reason = reason;
+    this.details = details;
+  }
+}

@@ -1,0 +1,136 @@
+/**
+ * What the two doors need of the house, declared here by its consumer. `service.ts` brings the implementations.
+ * Expected refusals are {@link Refusal}s thrown by the implementations: rpc/errors.ts has the one table that maps them.
+ */
+import type { DeliveryState } from '../appservice/delivery-state.ts';
+import type { DomainEventRecord } from '../appservice/domain-event.ts';
+import type { NamespaceKind, Registration } from '../appservice/registration.ts';
+import type { RefusalError } from '../appservice/refusal.ts';
+
+export type { RefusalError };
+
+/** A request of SubmitEvents as it crosses into the house. Bytes may be views on the request's buffer. */
+export interface Submission {
+  readonly stream: string;
+  readonly events: readonly { readonly json: Uint8Array; readonly streamPosition: number }[];
+  readonly rooms: readonly RoomContext[];
+}
+
+export interface RoomContext {
+  readonly roomId: string;
+  /** Undefined: absent, changes nothing. */
+  readonly localAliases: readonly string[] | undefined;
+  readonly localMembers: readonly string[] | undefined;
+}
+
+export interface SubmissionResult {
+  readonly streamPosition: number;
+  readonly logPosition: number;
+  readonly accepted: number;
+  readonly duplicates: number;
+  readonly routed: number;
+  readonly wantedRoomIds: readonly string[];
+}
+
+export interface NamespaceMatch {
+  readonly appserviceId: string;
+  readonly regex: string;
+  readonly exclusive: boolean;
+}
+
+export interface Subject {
+  readonly kind: NamespaceKind;
+  readonly identifier: string;
+}
+
+export interface NamespaceVerdict {
+  readonly matches: readonly NamespaceMatch[];
+  readonly exclusive: boolean;
+  readonly exclusiveAppserviceIds: readonly string[];
+  readonly senderUser: boolean;
+}
+
+export type Actor =
+  | { readonly kind: 'as_token'; readonly asToken: string }
+  | { readonly kind: 'appservice_id'; readonly appserviceId: string }
+  | { readonly kind: 'person'; readonly userId: string };
+
+export interface AuthorizeRequest {
+  readonly subject: Subject;
+  readonly action: 'create' | 'delete' | 'login';
+  readonly actor: Actor;
+  readonly userRegistered: boolean | undefined;
+}
+
+export interface RegistrationWarning {
+  readonly code: string;
+  readonly message: string;
+}
+
+/** What the router service calls, for one homeserver. All reject with RefusalError or StoreError. */
+export interface HomeserverPort {
+  submit(submission: Submission): Promise<SubmissionResult>;
+  streamPosition(stream: string): Promise<{ streamPosition: number; logPosition: number }>;
+  checkNamespace(subject: Subject): NamespaceVerdict;
+  /** Returns the id of the deciding appservice, if one decided; throws a RefusalError if refused. */
+  authorize(request: AuthorizeRequest): string | undefined;
+}
+
+/** What operators see of one appservice. Times are wall clock milliseconds. */
+export interface AppserviceStatus {
+  readonly appserviceId: string;
+  readonly state: DeliveryState;
+  readonly paused: boolean;
+  readonly deliveredLogPosition: number;
+  readonly backlogEntries: number;
+  readonly backlogBytes: number;
+  readonly oldestEntryTimeMs: number | null;
+  readonly transaction: {
+    readonly txnId: string;
+    readonly eventCount: number;
+    readonly attemptCount: number;
+    readonly nextAttemptTimeMs: number;
+  } | null;
+  readonly lastError: { readonly kind: string; readonly httpStatus: number | null; readonly message: string; readonly timeMs: number } | null;
+  readonly deliveredEntries: number;
+  readonly attempts: number;
+  readonly failedAttempts: number;
+}
+
+export interface PutRegistrationRequest {
+  readonly source: { readonly kind: 'yaml'; readonly text: string } | { readonly kind: 'registration'; readonly registration: Registration };
+  readonly validateOnly: boolean;
+  readonly resumeParked: boolean;
+}
+
+export interface Page<Item> {
+  readonly items: readonly Item[];
+  /** Pass to go on; empty at the end. */
+  readonly nextPageToken: string;
+}
+
+/** What the admin service calls, for one homeserver. All reject with RefusalError or StoreError. */
+export interface AdminPort {
+  putRegistration(request: PutRegistrationRequest): Promise<{ registration: Registration; warnings: readonly RegistrationWarning[] }>;
+  /** Registrations carry their tokens in here; the edge must never put them into an answer. */
+  getRegistration(appserviceId: string): Registration;
+  listRegistrations(pageSize: number, pageToken: string): Page<Registration>;
+  deleteRegistration(appserviceId: string, backlog: 'discard' | 'park'): Promise<void>;
+  getAppservice(appserviceId: string): Promise<AppserviceStatus>;
+  listAppservices(pageSize: number, pageToken: string): Promise<Page<AppserviceStatus>>;
+  setPaused(appserviceId: string, paused: boolean): Promise<AppserviceStatus>;
+  retryNow(appserviceId: string): Promise<AppserviceStatus>;
+  /**
+   * Domain events from now on, until `signal` aborts; only of `appserviceIds` unless that is empty. A slow reader
+   * loses the oldest: `droppedCount` says how many were lost just before this one.
+   */
+  watch(appserviceIds: readonly string[], signal: AbortSignal): AsyncIterable<{ record: DomainEventRecord; droppedCount: number }>;
+}
+
+/** The homeservers this router serves. */
+export interface Homeservers {
+  readonly defaultServerName: string;
+  /** Undefined for a server name that this router does not serve. */
+  router(serverName: string): HomeserverPort | undefined;
+  admin(serverName: string): AdminPort | undefined;
+}

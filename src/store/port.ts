@@ -1,0 +1,228 @@
+/**
+ * The store port: three roles, each with its promises. Every adapter passes test/store/conformance.
+ *
+ * Rules for all methods:
+ * - Data of one `serverName` must never be visible under another.
+ * - A resolved write must be durable: fsync on one machine, majority and journal on a replica set.
+ * - A method must reject only with a {@link StoreError} (errors.ts); expected refusals are values.
+ * - Positions and times are safe integers. Ids are opaque strings of any Unicode text.
+ * - Every list is bounded by a limit that the caller passes or that this page names.
+ */
+import type { DeliveryState } from '../appservice/delivery-state.ts';
+import type { Segment, StoredRegistration } from './segment.ts';
+
+/** What {@link SegmentLog.append} came to. */
+export type AppendOutcome =
+  /** The segment is durable at its position. */
+  | { readonly kind: 'appended' }
+  /** Another segment has that position. Nothing was written. Read on from there. */
+  | { readonly kind: 'lost' };
+
+export interface TrimRequest {
+  /** Segments with a first position at or below this are not looked at. */
+  readonly after: number;
+  /** No segment that ends above this may go: the fold's checkpoint. */
+  readonly through: number;
+  /** Only segments written before this wall clock may go. */
+  readonly beforeMs: number;
+  /** Delivered position by appservice. One that is absent holds nothing back. */
+  readonly deliveredPositions: ReadonlyMap<string, number>;
+  /** Look at no more than this many segments. */
+  readonly segmentsMax: number;
+}
+
+export interface TrimOutcome {
+  readonly removedSegments: number;
+  /** Pass as `after` to go on; null when the end was reached. */
+  readonly nextAfter: number | null;
+}
+
+/** What waits for one appservice: everything routed to it above a position. */
+export interface RouteMeasure {
+  readonly appserviceId: string;
+  readonly entryCount: number;
+  readonly bytes: number;
+  /** Writer's wall clock of the oldest segment counted; null when nothing waits. */
+  readonly oldestTimeMs: number | null;
+}
+
+/** The log of segments. Terminology: segment.ts. */
+export interface SegmentLog {
+  /**
+   * Appends `segment` if, and only if, its first position is the tail's last position + 1 (1 for an empty log): a
+   * compare-and-set. Of several writers with the same tail exactly one gets `appended`. The outcome is never a guess:
+   * an answer lost on the way is settled by the nonce, or the call rejects with kind `unavailable`, after which the
+   * segment may or may not be there and the caller must read on from its tail before it appends again.
+   */
+  append(segment: Segment): Promise<AppendOutcome>;
+  /**
+   * Segments with first position ≥ `from`, ascending, at most `segmentsMax` and stopping after the one that takes the
+   * sum of JSON bytes to `bytesMax` or beyond; at least one if there is any. Reads the newest durable state.
+   */
+  readSegments(serverName: string, from: number, limits: { segmentsMax: number; bytesMax: number }): Promise<Segment[]>;
+  /** First positions, ascending, of at most `segmentsMax` segments that have a route to the appservice and end above `after`. */
+  readRoute(serverName: string, appserviceId: string, after: number, segmentsMax: number): Promise<number[]>;
+  /**
+   * What is routed to each of the given appservices above its given position. Counts whole routes of segments that end
+   * above the position, and, of the one segment that the position lies in, only the entries above it.
+   */
+  measureRoutes(serverName: string, after: ReadonlyMap<string, number>): Promise<RouteMeasure[]>;
+  /**
+   * Removes segments that everybody is past: those that end at or below `through`, are older than `beforeMs`, and whose
+   * every route's last entry is at or below that appservice's delivered position. The newest segment always stays.
+   */
+  trim(serverName: string, request: TrimRequest): Promise<TrimOutcome>;
+}
+
+/** What is known of one room, valid at a log position. Null lists are unknown. */
+export interface StoredRoom {
+  readonly roomId: string;
+  readonly position: number;
+  readonly localMembers: readonly string[] | null;
+  readonly localAliases: readonly string[] | null;
+  /** Users seen to join (true) or leave (false) while the whole list was unknown. */
+  readonly partialMembers: Readonly<Record<string, boolean>>;
+}
+
+/** Everything up to `position` is materialised in the room and registration documents. */
+export interface Checkpoint {
+  readonly position: number;
+  readonly streamPositions: Readonly<Record<string, number>>;
+  /** Log position of the newest registration change at or below `position`. */
+  readonly registrationsVersion: number;
+}
+
+/** A registration or, with null, the place where one was removed, and the log position of that change. */
+export interface PositionedRegistration {
+  readonly appserviceId: string;
+  readonly position: number;
+  readonly registration: StoredRegistration | null;
+}
+
+/** The part of the fold that a start loads whole. */
+export interface Fold {
+  readonly checkpoint: Checkpoint;
+  /** One per appservice id, removed ones included. */
+  readonly registrations: readonly PositionedRegistration[];
+}
+
+/** What {@link FoldStore.saveFold} writes: the changed parts only. */
+export interface FoldChanges {
+  readonly rooms: readonly StoredRoom[];
+  readonly registrations: readonly PositionedRegistration[];
+  readonly checkpoint: Checkpoint;
+}
+
+/** The materialised fold of the log: rooms, registrations, checkpoint. A cache of the log, needed because the log is trimmed. */
+export interface FoldStore {
+  /** The checkpoint (position 0 and empty parts before the first) and all registrations of the homeserver. */
+  loadFold(serverName: string): Promise<Fold>;
+  /** The stored ones among `roomIds` (at most 10,000), in any order. */
+  loadRooms(serverName: string, roomIds: readonly string[]): Promise<StoredRoom[]>;
+  /**
+   * Writes each room and each registration unless the stored one is valid at the same or a later position; then, and
+   * only after all of them are durable, the checkpoint, unless the stored one is at the same or a later position.
+   * Not atomic as a whole; safe to repeat.
+   */
+  saveFold(serverName: string, changes: FoldChanges): Promise<void>;
+  /** The server names that have a segment or a fold here, ascending; at most 10,000. */
+  listServerNames(): Promise<string[]>;
+}
+
+/** A transaction that was cut and is not finished: a txn id and a closed choice of log entries. */
+export interface TransactionRecord {
+  /** Decimal integer as text; grows with every cut of an appservice. */
+  readonly txnId: string;
+  /**
+   * The choice: of the entries routed to this appservice, those in these log position ranges, both ends included,
+   * flattened and ascending.
+   */
+  readonly ranges: readonly number[];
+  readonly entryCount: number;
+  /** Delivered position once this transaction is complete; at or above the last of the ranges. */
+  readonly through: number;
+  readonly cutTimeMs: number;
+  /** Attempts that have ended without success. */
+  readonly attemptCount: number;
+  /** Wall clock before which no attempt is made, unless a wake cuts the wait short. */
+  readonly nextAttemptTimeMs: number;
+}
+
+/** Why an attempt did not deliver, classified; text is safe to show. */
+export interface AttemptFailure {
+  readonly kind: string;
+  readonly httpStatus: number | null;
+  readonly message: string;
+  readonly timeMs: number;
+}
+
+/** The delivery state of one appservice. One document; every change of it is one compare-and-set of `revision`. */
+export interface AppserviceState {
+  readonly serverName: string;
+  readonly appserviceId: string;
+  /** Grows by one with every write; 0 is never stored. */
+  readonly revision: number;
+  /** Who delivers. `epoch` grows with every change of holder, so a holder that was paused is fenced. */
+  readonly leaseHolder: string | null;
+  readonly leaseEpoch: number;
+  readonly deliveryState: DeliveryState;
+  readonly paused: boolean;
+  /** The registration was deleted with its backlog kept. Parked states hold the log back and are not delivered. */
+  readonly parked: boolean;
+  /** Log position of the registration change that this state began with: a recycled id starts anew (R76). */
+  readonly sincePosition: number;
+  /** Everything routed to it at or below this is acknowledged, quarantined, skipped or discarded. Never goes back but by an audited replay. */
+  readonly deliveredPosition: number;
+  /** The newest txn id given out; "0" before the first. */
+  readonly lastTxnId: string;
+  readonly transaction: TransactionRecord | null;
+  /** After a 413: up to and including `through`, cut no more than `entriesMax` entries (R71). */
+  readonly split: { readonly through: number; readonly entriesMax: number } | null;
+  readonly lastFailure: AttemptFailure | null;
+  readonly deliveredEntries: number;
+  readonly deliveredTransactions: number;
+  readonly attempts: number;
+  readonly failedAttempts: number;
+  readonly quarantinedEntries: number;
+}
+
+export type StateWriteOutcome = 'written' | 'conflict';
+
+/** A transaction taken out of the queue because the appservice can never accept it. Its bytes are copied: the log may be trimmed. */
+export interface QuarantinedTransaction {
+  readonly serverName: string;
+  readonly appserviceId: string;
+  readonly txnId: string;
+  readonly reason: string;
+  readonly timeMs: number;
+  readonly firstPosition: number;
+  readonly lastPosition: number;
+  /** The request body as it was pushed. */
+  readonly body: Uint8Array;
+}
+
+/** Delivery states, leases and the quarantine. A state is never removed: its txn ids must keep growing. */
+export interface AppserviceStateStore {
+  /** All states of the homeserver. Reads the newest durable state. */
+  loadStates(serverName: string): Promise<AppserviceState[]>;
+  /**
+   * Writes each state whose stored revision is its own minus one (none stored = 0). Each write is its own compare-and-set; the outcomes are in the order of `states`. Two for one appservice
+   * in one call are a bug of the caller. An answer lost on the way is settled by reading back, or the call rejects with
+   * `unavailable` and any of the writes may or may not have happened.
+   */
+  writeStates(states: readonly AppserviceState[]): Promise<StateWriteOutcome[]>;
+  /**
+   * Says that `replicaId` lives for `ttlMs` more by the store's clock, and returns all replica ids that live by that
+   * clock, ascending, itself included. With `ttlMs` 0 it takes leave: the id is not among those returned.
+   */
+  heartbeat(replicaId: string, ttlMs: number): Promise<string[]>;
+  /** Keyed by appservice and txn id; putting the same one again changes nothing. */
+  putQuarantined(transaction: QuarantinedTransaction): Promise<void>;
+  /** In txn id order, at most `limit` (≤ 1,000), above `afterTxnId` (null = from the start). */
+  listQuarantined(serverName: string, appserviceId: string, afterTxnId: string | null, limit: number): Promise<QuarantinedTransaction[]>;
+}
+
+export interface Store extends SegmentLog, FoldStore, AppserviceStateStore, AsyncDisposable {
+  /** Resolves when the store can read and write; rejects with `unavailable` otherwise, within two seconds. */
+  ping(): Promise<void>;
+}

@@ -1,0 +1,78 @@
+/**
+ * What the log is made of. All values are immutable once appended.
+ *
+ * log position   a contiguous integer per homeserver, from 1. Safe integers only.
+ * entry          one thing that some appservice wants, with the bytes it arrived in.
+ * segment        what one group commit appended: entries, their routes, and the facts that changed with them.
+ * route          appservice → which entries of the segment it gets.
+ */
+
+/** `mark` takes a log position for a segment that changes facts without carrying anything to deliver; it is never routed. */
+export type EntryKind = 'event' | 'ephemeral' | 'to_device' | 'device_list' | 'mark';
+
+export interface Entry {
+  readonly kind: EntryKind;
+  /** The JSON text as it arrived, without surrounding white space. Empty for a mark. */
+  readonly json: Uint8Array;
+}
+
+/**
+ * The entries of a segment that one appservice gets, as index ranges, both ends included, flattened and ascending:
+ * `[0, 3, 7, 7]` is the entries 0, 1, 2, 3 and 7.
+ */
+export interface Route {
+  readonly appserviceId: string;
+  readonly ranges: readonly number[];
+  readonly entryCount: number;
+  /** JSON bytes of those entries together. */
+  readonly bytes: number;
+}
+
+/** One change of what is known of a room. Applied in order. */
+export type RoomDelta =
+  | { readonly kind: 'joined'; readonly roomId: string; readonly userId: string }
+  | { readonly kind: 'left'; readonly roomId: string; readonly userId: string }
+  /** A snapshot of the joined local users; null makes them unknown again (only as an inverse, never in a segment). */
+  | { readonly kind: 'members'; readonly roomId: string; readonly userIds: readonly string[] | null }
+  /** A snapshot of the local aliases; null as above. */
+  | { readonly kind: 'aliases'; readonly roomId: string; readonly roomAliases: readonly string[] | null };
+
+/** A registration put or removed at this point of the log. `registration` is null for a removal. */
+export interface RegistrationChange {
+  readonly appserviceId: string;
+  readonly registration: StoredRegistration | null;
+}
+
+export interface Segment {
+  readonly serverName: string;
+  /** Log position of the first entry. There is at least one entry. */
+  readonly firstPosition: number;
+  readonly entries: readonly Entry[];
+  readonly routes: readonly Route[];
+  readonly roomDeltas: readonly RoomDelta[];
+  /** Stream name → stream position that becomes durable with this segment. */
+  readonly streamPositions: Readonly<Record<string, number>>;
+  readonly registrationChanges: readonly RegistrationChange[];
+  /** Log position of the newest registration change that the routes were decided with; 0 before any. */
+  readonly registrationsVersion: number;
+  /** Names this append for ever: tells one's own segment from a rival's after an unknown outcome. */
+  readonly nonce: string;
+  /** The writer's wall clock. */
+  readonly timeMs: number;
+}
+
+/** Log position of the last entry. */
+export function lastPosition(segment: Pick<Segment, 'firstPosition' | 'entries'>): number {
+  return segment.firstPosition + segment.entries.length - 1;
+}
+
+/** A registration at rest: everything in the clear but the tokens, which are sealed text bound to owner and field. */
+export interface StoredRegistration {
+  /** The registration's fields without `as_token` and `hs_token`, as JSON text. */
+  readonly json: string;
+  readonly asTokenSealed: string;
+  readonly hsTokenSealed: string;
+  /** Keyed hash of the as_token, for look-ups and the uniqueness rule (R7). */
+  readonly asTokenHash: string;
+  readonly hsTokenHash: string;
+}
