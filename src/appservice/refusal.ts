@@ -15,6 +15,8 @@ export type RefusalReason =
   | 'QUEUE_FULL'
   /** On the way down. Carries `retryDelayMs`. */
   | 'DRAINING'
+  /** A position that was seen with another event: the homeserver's stream went back (R77). */
+  | 'STREAM_POSITION_REWOUND'
   /** A namespace keeps this actor out. */
   | 'APPSERVICE_NAMESPACE_CONFLICT'
   | 'APPSERVICE_UNKNOWN_TOKEN'

@@ -91,6 +91,9 @@ export interface AppserviceStatus {
     readonly attemptCount: number;
     readonly nextAttemptTimeMs: number;
   } | null;
+  /** Why nothing is sent although something waits, when that is by an operator's word: no URL, paused, parked. */
+  readonly heldBy: 'no_url' | 'paused' | 'parked' | null;
+  readonly quarantinedEntries: number;
   readonly lastError: { readonly kind: string; readonly httpStatus: number | null; readonly message: string; readonly timeMs: number } | null;
   readonly deliveredEntries: number;
   readonly attempts: number;

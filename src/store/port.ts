@@ -9,7 +9,7 @@
  * - Every list is bounded by a limit that the caller passes or that this page names.
  */
 import type { DeliveryState } from '../appservice/delivery-state.ts';
-import type { Segment, StoredRegistration } from './segment.ts';
+import type { EntryKind, Segment, StoredRegistration } from './segment.ts';
 
 /** What {@link SegmentLog.append} came to. */
 export type AppendOutcome =
@@ -46,6 +46,20 @@ export interface RouteMeasure {
   readonly oldestTimeMs: number | null;
 }
 
+/** One entry routed to one appservice. */
+export interface RoutedEntry {
+  readonly position: number;
+  readonly kind: EntryKind;
+  readonly json: Uint8Array;
+  /** Writer's wall clock of its segment. */
+  readonly timeMs: number;
+}
+
+export interface RouteLimits {
+  readonly entriesMax: number;
+  readonly bytesMax: number;
+}
+
 /** The log of segments. Terminology: segment.ts. */
 export interface SegmentLog {
   /**
@@ -60,13 +74,17 @@ export interface SegmentLog {
    * sum of JSON bytes to `bytesMax` or beyond; at least one if there is any. Reads the newest durable state.
    */
   readSegments(serverName: string, from: number, limits: { segmentsMax: number; bytesMax: number }): Promise<Segment[]>;
-  /** First positions, ascending, of at most `segmentsMax` segments that have a route to the appservice and end above `after`. */
-  readRoute(serverName: string, appserviceId: string, after: number, segmentsMax: number): Promise<number[]>;
   /**
-   * What is routed to each of the given appservices above its given position. Counts whole routes of segments that end
-   * above the position, and, of the one segment that the position lies in, only the entries above it.
+   * The entries routed to the appservice with `after` < position ≤ `through`, ascending: at most `entriesMax` (≤ 10,000),
+   * and stopping before the entry that would take the sum of JSON bytes above `bytesMax`; at least one if there is any.
+   * Fewer than asked for and fewer than there are is allowed only at these limits. Reads the newest durable state.
    */
-  measureRoutes(serverName: string, after: ReadonlyMap<string, number>): Promise<RouteMeasure[]>;
+  readRoute(serverName: string, appserviceId: string, after: number, through: number, limits: RouteLimits): Promise<RoutedEntry[]>;
+  /**
+   * What is routed to each of the given appservices above its given position, in segments that end at or below
+   * `through`. Of the one segment that the position lies in, only the entries above it count.
+   */
+  measureRoutes(serverName: string, after: ReadonlyMap<string, number>, through: number): Promise<RouteMeasure[]>;
   /**
    * Removes segments that everybody is past: those that end at or below `through`, are older than `beforeMs`, and whose
    * every route's last entry is at or below that appservice's delivered position. The newest segment always stays.
@@ -92,11 +110,16 @@ export interface Checkpoint {
   readonly registrationsVersion: number;
 }
 
-/** A registration or, with null, the place where one was removed, and the log position of that change. */
+/** The newest change of one appservice id. */
 export interface PositionedRegistration {
   readonly appserviceId: string;
+  /** Log position of that change. */
   readonly position: number;
+  /** Log position at which this life of the id began (R76): the first put, or the put after a removal that did not resume. */
+  readonly since: number;
+  /** Null: it is removed, and `backlog` says what became of the queue. */
   readonly registration: StoredRegistration | null;
+  readonly backlog: 'discard' | 'park' | null;
 }
 
 /** The part of the fold that a start loads whole. */
@@ -169,7 +192,7 @@ export interface AppserviceState {
   readonly paused: boolean;
   /** The registration was deleted with its backlog kept. Parked states hold the log back and are not delivered. */
   readonly parked: boolean;
-  /** Log position of the registration change that this state began with: a recycled id starts anew (R76). */
+  /** `since` of the registration that this state belongs to: a recycled id starts anew (R76). */
   readonly sincePosition: number;
   /** Everything routed to it at or below this is acknowledged, quarantined, skipped or discarded. Never goes back but by an audited replay. */
   readonly deliveredPosition: number;
@@ -222,7 +245,4 @@ export interface AppserviceStateStore {
   listQuarantined(serverName: string, appserviceId: string, afterTxnId: string | null, limit: number): Promise<QuarantinedTransaction[]>;
 }
 
-export interface Store extends SegmentLog, FoldStore, AppserviceStateStore, AsyncDisposable {
-  /** Resolves when the store can read and write; rejects with `unavailable` otherwise, within two seconds. */
-  ping(): Promise<void>;
-}
+export interface Store extends SegmentLog, FoldStore, AppserviceStateStore, AsyncDisposable {}

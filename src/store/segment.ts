@@ -37,11 +37,15 @@ export type RoomDelta =
   /** A snapshot of the local aliases; null as above. */
   | { readonly kind: 'aliases'; readonly roomId: string; readonly roomAliases: readonly string[] | null };
 
-/** A registration put or removed at this point of the log. `registration` is null for a removal. */
-export interface RegistrationChange {
-  readonly appserviceId: string;
-  readonly registration: StoredRegistration | null;
-}
+/** A registration put or removed at this point of the log. */
+export type RegistrationChange =
+  /**
+   * With `resumeParked`, a put over a removed registration goes on with its parked backlog; without, a put over a
+   * removed one begins a new life of that id, which never sees what was queued before (R76).
+   */
+  | { readonly kind: 'put'; readonly appserviceId: string; readonly registration: StoredRegistration; readonly resumeParked: boolean }
+  /** `park` keeps what is queued, undelivered; `discard` gives it up. */
+  | { readonly kind: 'removed'; readonly appserviceId: string; readonly backlog: 'discard' | 'park' };
 
 export interface Segment {
   readonly serverName: string;
