@@ -32,6 +32,8 @@ export interface Route {
 export type RoomDelta =
   | { readonly kind: 'joined'; readonly roomId: string; readonly userId: string }
   | { readonly kind: 'left'; readonly roomId: string; readonly userId: string }
+  /** Nothing is known of this user, the whole list being unknown (only as an inverse, never in a segment). */
+  | { readonly kind: 'forgotten'; readonly roomId: string; readonly userId: string }
   /** A snapshot of the joined local users; null makes them unknown again (only as an inverse, never in a segment). */
   | { readonly kind: 'members'; readonly roomId: string; readonly userIds: readonly string[] | null }
   /** A snapshot of the local aliases; null as above. */

@@ -1,0 +1,94 @@
+/**
+ * A room event as it crosses the door: parsed once for its routing fields, its bytes kept as they came.
+ */
+import { isUtf8 } from 'node:buffer';
+import { RefusalError } from './refusal.ts';
+
+/** Client-format event, Matrix specification "Room events". */
+export interface RoutingEvent {
+  /** The JSON text without surrounding white space; a view of the bytes that arrived. */
+  readonly json: Uint8Array;
+  readonly eventId: string;
+  readonly type: string;
+  readonly sender: string;
+  readonly roomId: string;
+  /** Present exactly for state events, the empty string included (R52). */
+  readonly stateKey: string | undefined;
+  /** `content.membership`, if it is a string. */
+  readonly membership: string | undefined;
+}
+
+export const EVENT_BYTES_MAX = 512 * 1024;
+export const EVENT_DEPTH_MAX = 128;
+
+const REQUIRED = ['event_id', 'type', 'sender', 'room_id'] as const;
+
+/**
+ * Parses one event. `field` is its path in the request, for the refusal. Strict JSON in valid UTF-8, no byte order
+ * mark; of duplicate keys the last counts; nothing beyond the routing fields is judged.
+ */
+export function parseEvent(bytes: Uint8Array, field: string): RoutingEvent {
+  const json = withoutSurroundingSpace(bytes);
+  if (json.byteLength > EVENT_BYTES_MAX) throw malformed(field, `An event has at most ${EVENT_BYTES_MAX} bytes; this one has ${json.byteLength}.`);
+  const event = parseObject(json, field);
+  for (const name of REQUIRED) {
+    const value = event[name];
+    if (typeof value !== 'string' || value === '') throw malformed(`${field}.${name}`, `An event needs "${name}", a string that is not empty.`);
+  }
+  const { content, state_key: stateKey } = event;
+  if (!isObject(content)) throw malformed(`${field}.content`, 'An event needs "content", a JSON object.');
+  if (stateKey !== undefined && typeof stateKey !== 'string') throw malformed(`${field}.state_key`, 'The "state_key" of a state event is a string.');
+  const { membership } = content;
+  return {
+    json,
+    eventId: String(event['event_id']),
+    type: String(event['type']),
+    sender: String(event['sender']),
+    roomId: String(event['room_id']),
+    stateKey,
+    membership: typeof membership === 'string' ? membership : undefined,
+  };
+}
+
+function parseObject(json: Uint8Array, field: string): Readonly<Record<string, unknown>> {
+  if (!isUtf8(json)) throw malformed(field, 'An event is JSON in valid UTF-8.');
+  let value: unknown;
+  try {
+    value = JSON.parse(Buffer.from(json.buffer, json.byteOffset, json.byteLength).toString('utf8'));
+  } catch {
+    throw malformed(field, 'An event is one JSON object, strictly as RFC 8259 has it, without a byte order mark.');
+  }
+  if (!isObject(value)) throw malformed(field, 'An event is a JSON object.');
+  if (exceedsDepth(value, EVENT_DEPTH_MAX)) throw malformed(field, `An event nests at most ${EVENT_DEPTH_MAX} levels deep.`);
+  return value;
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function exceedsDepth(value: object, levels: number): boolean {
+  if (levels === 0) return true;
+  if (Array.isArray(value)) return value.some((inner: unknown) => typeof inner === 'object' && inner !== null && exceedsDepth(inner, levels - 1));
+  for (const key in value) {
+    const inner: unknown = Reflect.get(value, key);
+    if (typeof inner === 'object' && inner !== null && exceedsDepth(inner, levels - 1)) return true;
+  }
+  return false;
+}
+
+function withoutSurroundingSpace(bytes: Uint8Array): Uint8Array {
+  let start = 0;
+  let end = bytes.byteLength;
+  while (start < end && isSpace(bytes[start])) start++;
+  while (end > start && isSpace(bytes[end - 1])) end--;
+  return start === 0 && end === bytes.byteLength ? bytes : bytes.subarray(start, end);
+}
+
+function isSpace(byte: number | undefined): boolean {
+  return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
+}
+
+function malformed(field: string, message: string): RefusalError {
+  return new RefusalError('INVALID_FIELD', message, { field });
+}

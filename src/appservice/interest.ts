@@ -1,0 +1,34 @@
+/**
+ * Who gets a room event (Application Service API, section "Pushing events"; requirements R29 to R48).
+ */
+import type { RoomState } from '../room/room-state.ts';
+import type { RoutingEvent } from './event.ts';
+import { isLocalUser } from './identifier.ts';
+import type { NamespaceIndex } from './namespaces.ts';
+
+/** A membership of one local user as an event tells it. Shaped like a room delta of the log. */
+export interface MembershipDelta {
+  readonly kind: 'joined' | 'left';
+  readonly roomId: string;
+  readonly userId: string;
+}
+
+/** What the event changes in its room: a local user is joined from here on, or is not. Null if nothing. */
+export function roomDeltasOf(event: RoutingEvent, serverName: string): MembershipDelta | null {
+  const { type, stateKey, membership, roomId } = event;
+  if (type !== 'm.room.member' || stateKey === undefined || membership === undefined || !isLocalUser(stateKey, serverName)) return null;
+  return { kind: membership === 'join' ? 'joined' : 'left', roomId, userId: stateKey };
+}
+
+/**
+ * The appservices interested in the event, each once, in registration order. `room` is as of just after the event:
+ * a leave reaches the appservice of the one who left by the rule on membership targets (R29, R39).
+ */
+export function interestedAppservices(event: RoutingEvent, room: RoomState, index: NamespaceIndex): readonly string[] {
+  const byRoom = room.interested(index);
+  const bySender = index.interested('users', event.sender);
+  const { stateKey } = event;
+  const byTarget = event.type === 'm.room.member' && stateKey !== undefined ? index.interested('users', stateKey) : [];
+  const added = [...bySender, ...byTarget].filter((id) => !byRoom.includes(id));
+  return added.length === 0 ? byRoom : index.inOrder([...byRoom, ...added]);
+}

@@ -1,0 +1,176 @@
+/**
+ * One homeserver's log, fold, delivery and upkeep, wired together.
+ *
+ *   loading    the fold is read from the checkpoint and the log; delivery starts with what waits there
+ *   serving    submissions are taken; every durable segment is told to the recent segments, then to delivery
+ *   draining   nothing new is taken; what was taken is made durable; deliveries in flight end; leases are released
+ */
+import type { NamespaceVerdict, AuthorizeRequest, Subject } from './appservice/authorize.ts';
+import { authorize, checkNamespace } from './appservice/authorize.ts';
+import { parseEvent } from './appservice/event.ts';
+import { RefusalError } from './appservice/refusal.ts';
+import type { Clock, Random } from './clock.ts';
+import type { Delivery } from './delivery/delivery.ts';
+import type { RegistrationInForce, RegistrationSource, RouteReader } from './delivery/ports.ts';
+import { announcementsOf, Fold } from './ingest/fold.ts';
+import type { OpenRegistration } from './ingest/fold.ts';
+import { Ledger } from './ingest/ledger.ts';
+import type { IngestMeter, LedgerLimits } from './ingest/ledger.ts';
+import { RecentSegments } from './ingest/recent-segments.ts';
+import type { ParsedSubmission, SubmissionResult } from './ingest/submission.ts';
+import { Upkeep } from './ingest/upkeep.ts';
+import type { Logger } from './logger.ts';
+import type { Submission } from './rpc/ports.ts';
+import type { Segment } from './store/segment.ts';
+import type { Store } from './store/port.ts';
+
+export interface HomeserverLimits {
+  readonly ledger: LedgerLimits;
+  readonly recentBytesMax: number;
+  readonly roomsMax: number;
+  readonly dirtyRoomsMax: number;
+  readonly retentionMs: number;
+}
+
+export interface HomeserverOptions {
+  readonly serverName: string;
+  readonly store: Store;
+  readonly open: OpenRegistration;
+  readonly tokenHash: (token: string) => string;
+  readonly meter: IngestMeter;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly limits: HomeserverLimits;
+  readonly delivery: (routes: RouteReader, registrations: RegistrationSource) => Delivery;
+}
+
+const UPKEEP_INTERVAL_MS = 500;
+const CHECKPOINT_INTERVAL_MS = 5_000;
+const TRIM_INTERVAL_MS = 5_000;
+const TRIM_SEGMENTS_MAX = 500;
+const TRIM_CALLS_MAX = 50;
+
+export class Homeserver implements AsyncDisposable {
+  readonly serverName: string;
+  readonly ledger: Ledger;
+  readonly delivery: Delivery;
+  readonly #fold: Fold;
+  readonly #upkeep: Upkeep;
+  readonly #tokenHash: (token: string) => string;
+
+  private constructor(options: HomeserverOptions, fold: Fold) {
+    const { serverName, store, clock, random, logger, meter, limits } = options;
+    const checkpointPosition = fold.tail;
+    const recent = new RecentSegments(serverName, store, checkpointPosition, limits.recentBytesMax);
+    const delivery = options.delivery(recent, registrationSource(fold));
+    this.serverName = serverName;
+    this.delivery = delivery;
+    this.#fold = fold;
+    this.#tokenHash = options.tokenHash;
+    this.ledger = new Ledger({ fold, log: store, listener: segmentListener(recent, delivery), meter, clock, random, logger, limits: limits.ledger });
+    this.#upkeep = new Upkeep(
+      {
+        fold,
+        ledger: this.ledger,
+        store,
+        clock,
+        logger,
+        deliveredPositions: () => delivery.deliveredPositions(),
+        intervalMs: UPKEEP_INTERVAL_MS,
+        checkpointIntervalMs: CHECKPOINT_INTERVAL_MS,
+        dirtyRoomsMax: limits.dirtyRoomsMax,
+        trimIntervalMs: TRIM_INTERVAL_MS,
+        retentionMs: limits.retentionMs,
+        trimSegmentsMax: TRIM_SEGMENTS_MAX,
+        trimCallsMax: TRIM_CALLS_MAX,
+      },
+      checkpointPosition,
+    );
+  }
+
+  /** Loads the fold, resumes what waits for the appservices and begins to take submissions. Rejects with a StoreError. */
+  static async start(options: HomeserverOptions): Promise<Homeserver> {
+    const { serverName, store, open, clock, limits } = options;
+    const fold = await Fold.load({ serverName, store, open, pause: () => clock.pause(), roomsMax: limits.roomsMax });
+    const homeserver = new Homeserver(options, fold);
+    await homeserver.ledger.start();
+    await homeserver.delivery.start(fold.tail);
+    homeserver.#upkeep.start();
+    return homeserver;
+  }
+
+  get registrations(): Fold['registrations'] {
+    return this.#fold.registrations;
+  }
+
+  get isFollowing(): boolean {
+    return this.ledger.isFollowing;
+  }
+
+  /** See SubmitEvents. Rejects with a RefusalError or a StoreError; nothing of a refused submission is applied. */
+  async submit(submission: Submission): Promise<SubmissionResult> {
+    return this.ledger.submit(parseSubmission(submission));
+  }
+
+  streamPosition(stream: string): Promise<{ streamPosition: number; logPosition: number }> {
+    return Promise.resolve({ streamPosition: this.#fold.streams.passed(stream), logPosition: this.#fold.tail });
+  }
+
+  checkNamespace(subject: Subject): NamespaceVerdict {
+    return checkNamespace(this.#fold.index, subject);
+  }
+
+  authorize(request: AuthorizeRequest): string | undefined {
+    return authorize(this.#fold.index, request, (token) => this.#findByToken(token));
+  }
+
+  /** Segments are durable and deliveries in flight ended, within the delivery's own bound. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#upkeep[Symbol.asyncDispose]();
+    await this.ledger[Symbol.asyncDispose]();
+    await this.delivery[Symbol.asyncDispose]();
+  }
+
+  #findByToken(token: string): string | undefined {
+    const hash = this.#tokenHash(token);
+    for (const { appserviceId, registration, stored } of this.#fold.registrations.values()) {
+      if (registration !== null && stored?.asTokenHash === hash) return appserviceId;
+    }
+    return undefined;
+  }
+}
+
+function registrationSource(fold: Fold): RegistrationSource {
+  return {
+    find: (_serverName, appserviceId): RegistrationInForce | undefined => fold.registrations.get(appserviceId),
+    list: () => [...fold.registrations.values()],
+  };
+}
+
+function segmentListener(recent: RecentSegments, delivery: Delivery): { segmentFolded(segment: Segment): void } {
+  return {
+    segmentFolded(segment) {
+      recent.add(segment);
+      if (segment.routes.length > 0) delivery.routed(announcementsOf(segment));
+      if (segment.registrationChanges.length > 0) delivery.registrationsChanged();
+    },
+  };
+}
+
+/** Parses what a caller submits. Throws a RefusalError that names the field at fault. */
+export function parseSubmission({ stream, events, rooms }: Submission): ParsedSubmission {
+  let bytes = 0;
+  let position = 0;
+  const parsed = events.map(({ json, streamPosition }, at) => {
+    if (streamPosition !== 0 && streamPosition < position) {
+      const message = 'Stream positions must not decrease within a request. Send the items in stream order.';
+      throw new RefusalError('INVALID_FIELD', message, { field: `events[${at}].stream_position` });
+    }
+    if (streamPosition !== 0) position = streamPosition;
+    const event = parseEvent(json, `events[${at}].json`);
+    bytes += event.json.byteLength;
+    return { event, streamPosition };
+  });
+  return { stream, events: parsed, rooms, bytes };
+}

@@ -1,0 +1,169 @@
+/**
+ * The fold of one homeserver's log in memory: what all segments up to `tail` come to. Every replica that folds the
+ * same segments has the same fold, so a routing decision depends on the log alone.
+ *
+ * The ledger is its one writer. Between two appends the rooms may already hold the changes of the group in progress;
+ * the group router takes them back if the append is lost.
+ */
+import { NamespaceIndex } from '../appservice/namespaces.ts';
+import type { Registration } from '../appservice/registration.ts';
+import type { RegistrationInForce, RouteAnnouncement } from '../delivery/ports.ts';
+import type { FoldStore, PositionedRegistration } from '../store/port.ts';
+import type { RegistrationChange, Segment, StoredRegistration } from '../store/segment.ts';
+import { lastPosition } from '../store/segment.ts';
+import { RoomCache } from './room-cache.ts';
+import { StreamPositions } from './stream-positions.ts';
+
+/** A registration change as the fold keeps it: at rest and opened. */
+export interface FoldedRegistration extends RegistrationInForce {
+  readonly stored: StoredRegistration | null;
+}
+
+/** Brings a registration at rest into the clear. Throws a StoreError of kind `unreadable`. */
+export type OpenRegistration = (serverName: string, appserviceId: string, stored: StoredRegistration) => Registration;
+
+export interface FoldOptions {
+  readonly serverName: string;
+  readonly store: FoldStore;
+  readonly open: OpenRegistration;
+  readonly pause: () => Promise<void>;
+  readonly roomsMax: number;
+}
+
+export class Fold {
+  readonly serverName: string;
+  readonly streams = new StreamPositions();
+  readonly rooms: RoomCache;
+  /** Log position of the last entry folded. */
+  tail = 0;
+  /** Log position of the newest registration change folded. */
+  registrationsVersion = 0;
+  #index: NamespaceIndex;
+  #registrations = new Map<string, FoldedRegistration>();
+  #changedRegistrations = new Set<string>();
+  readonly #options: FoldOptions;
+
+  private constructor(options: FoldOptions, index: NamespaceIndex) {
+    this.serverName = options.serverName;
+    this.#options = options;
+    this.#index = index;
+    this.rooms = new RoomCache(options.serverName, options.store, options.roomsMax);
+  }
+
+  /** The fold as of the store's checkpoint; the segments after it are still to be folded. */
+  static async load(options: FoldOptions): Promise<Fold> {
+    const { checkpoint, registrations } = await options.store.loadFold(options.serverName);
+    const fold = new Fold(options, await NamespaceIndex.compile(options.serverName, [], options.pause));
+    fold.tail = checkpoint.position;
+    fold.registrationsVersion = checkpoint.registrationsVersion;
+    fold.streams.settle(checkpoint.streamPositions);
+    for (const stored of registrations) {
+      const registration =
+        stored.registration === null ? null : options.open(options.serverName, stored.appserviceId, stored.registration);
+      fold.#registrations.set(stored.appserviceId, { ...stored, registration, stored: stored.registration });
+    }
+    fold.#index = await fold.compile(fold.#registrations);
+    return fold;
+  }
+
+  /** Matches identifiers against the registrations in force at `tail`. */
+  get index(): NamespaceIndex {
+    return this.#index;
+  }
+
+  get registrations(): ReadonlyMap<string, FoldedRegistration> {
+    return this.#registrations;
+  }
+
+  /** What the registrations come to once these changes stand at log position `position`. */
+  after(changes: readonly RegistrationChange[], position: number): Map<string, FoldedRegistration> {
+    const next = new Map(this.#registrations);
+    for (const change of changes) {
+      const { appserviceId } = change;
+      const previous = next.get(appserviceId);
+      if (change.kind === 'removed') {
+        next.set(appserviceId, {
+          appserviceId,
+          position,
+          since: previous?.since ?? position,
+          registration: null,
+          stored: null,
+          backlog: change.backlog,
+        });
+        continue;
+      }
+      const goesOn = previous !== undefined && (previous.registration !== null || (previous.backlog === 'park' && change.resumeParked));
+      next.set(appserviceId, {
+        appserviceId,
+        position,
+        since: goesOn ? previous.since : position,
+        registration: this.#options.open(this.serverName, appserviceId, change.registration),
+        stored: change.registration,
+        backlog: null,
+      });
+    }
+    return next;
+  }
+
+  /** Compiles the namespaces of these registrations, in the order in which their lives began. */
+  compile(registrations: ReadonlyMap<string, FoldedRegistration>): Promise<NamespaceIndex> {
+    const present = [...registrations.values()].sort((a, b) => a.since - b.since || (a.appserviceId < b.appserviceId ? -1 : 1));
+    const inForce = present.flatMap(({ registration }) => (registration === null ? [] : [registration]));
+    return NamespaceIndex.compile(this.serverName, inForce, this.#options.pause, this.#index);
+  }
+
+  /** Folds a segment of this process, whose room changes the rooms hold already. `compiled`: see {@link after} and {@link compile}. */
+  settleOwn(segment: Segment, compiled: { registrations: Map<string, FoldedRegistration>; index: NamespaceIndex } | null): void {
+    this.#settle(segment, true);
+    if (compiled !== null) this.#switch(segment, compiled.registrations, compiled.index);
+  }
+
+  /** Folds a segment found in the log. Rejects with a StoreError before anything is changed. */
+  async settleFound(segment: Segment): Promise<void> {
+    if (segment.firstPosition !== this.tail + 1) throw new Error('the log is folded out of order');
+    await this.rooms.load(new Set(segment.roomDeltas.map((delta) => delta.roomId)));
+    const position = lastPosition(segment);
+    if (segment.registrationChanges.length === 0) return this.#settle(segment, false);
+    const registrations = this.after(segment.registrationChanges, position);
+    const index = await this.compile(registrations);
+    this.#settle(segment, false);
+    this.#switch(segment, registrations, index);
+  }
+
+  #settle(segment: Segment, applied: boolean): void {
+    const position = lastPosition(segment);
+    this.rooms.settle(segment.roomDeltas, position, applied);
+    this.streams.settle(segment.streamPositions);
+    this.tail = position;
+  }
+
+  #switch(segment: Segment, registrations: Map<string, FoldedRegistration>, index: NamespaceIndex): void {
+    this.#registrations = registrations;
+    this.#index = index;
+    this.registrationsVersion = lastPosition(segment);
+    for (const change of segment.registrationChanges) this.#changedRegistrations.add(change.appserviceId);
+  }
+
+  /** Registrations changed since the last call; they count as saved unless {@link unsaved} gives them back. */
+  takeChangedRegistrations(): PositionedRegistration[] {
+    const changed = [...this.#changedRegistrations].flatMap((id) => this.#registrations.get(id) ?? []);
+    this.#changedRegistrations = new Set();
+    return changed.map(({ appserviceId, position, since, stored, backlog }) => ({ appserviceId, position, since, registration: stored, backlog }));
+  }
+
+  unsaved(registrations: readonly PositionedRegistration[]): void {
+    for (const { appserviceId } of registrations) this.#changedRegistrations.add(appserviceId);
+  }
+}
+
+/** What delivery is told of a durable segment. */
+export function announcementsOf(segment: Segment): RouteAnnouncement[] {
+  return segment.routes.map(({ appserviceId, ranges, entryCount, bytes }) => ({
+    appserviceId,
+    firstPosition: segment.firstPosition + (ranges[0] ?? 0),
+    lastPosition: segment.firstPosition + (ranges.at(-1) ?? 0),
+    entryCount,
+    bytes,
+    timeMs: segment.timeMs,
+  }));
+}

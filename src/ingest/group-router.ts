@@ -1,0 +1,184 @@
+/**
+ * Routes one group: decides, in order and with the room state as of each event, what is new, what changes in the
+ * rooms and who gets what. CPU only; every room must be loaded.
+ *
+ * The rooms hold the group's changes when it returns. `undo` takes them back exactly; nothing else of the fold is touched.
+ */
+import { interestedAppservices, roomDeltasOf } from '../appservice/interest.ts';
+import { RefusalError } from '../appservice/refusal.ts';
+import type { RoomState } from '../room/room-state.ts';
+import type { Entry, RoomDelta, Route, Segment } from '../store/segment.ts';
+import type { Fold } from './fold.ts';
+import type { ParsedSubmission, SubmittedEvent, SubmittedRoom } from './submission.ts';
+
+/** What became of one submission of the group. */
+export interface SubmissionVerdict {
+  readonly refusal: RefusalError | null;
+  readonly accepted: number;
+  readonly duplicates: number;
+  readonly routed: number;
+  readonly wantedRoomIds: readonly string[];
+  /** Stream position to answer with. */
+  readonly streamPosition: number;
+}
+
+interface RouteBuilder {
+  readonly ranges: number[];
+  entryCount: number;
+  bytes: number;
+}
+
+export class RoutedGroup {
+  readonly verdicts: SubmissionVerdict[] = [];
+  readonly roomDeltas: RoomDelta[] = [];
+  /** Streams that pass further with this group. */
+  readonly passed = new Map<string, number>();
+  readonly seen: { readonly stream: string; readonly position: number; readonly eventId: string }[] = [];
+  readonly #fold: Fold;
+  readonly #json: Uint8Array[] = [];
+  readonly #routes = new Map<string, RouteBuilder>();
+  readonly #inverses: RoomDelta[] = [];
+  #bytes = 0;
+
+  constructor(fold: Fold, submissions: readonly ParsedSubmission[]) {
+    this.#fold = fold;
+    for (const submission of submissions) this.verdicts.push(this.#route(submission));
+  }
+
+  /** True if nothing of it needs the log. */
+  get isEmpty(): boolean {
+    return this.#json.length === 0 && this.roomDeltas.length === 0;
+  }
+
+  get entryCount(): number {
+    return this.#json.length;
+  }
+
+  undo(): void {
+    for (let at = this.#inverses.length - 1; at >= 0; at--) {
+      const inverse = this.#inverses[at];
+      if (inverse !== undefined) this.#fold.rooms.get(inverse.roomId).apply(inverse);
+    }
+  }
+
+  /** The group as the segment after the fold's tail, its bytes copied out of the requests. */
+  segment(nonce: string, timeMs: number): Segment {
+    const routes: Route[] = [];
+    for (const [appserviceId, { ranges, entryCount, bytes }] of this.#routes) routes.push({ appserviceId, ranges, entryCount, bytes });
+    const streamPositions = this.#fold.streams.ahead();
+    for (const [stream, position] of this.passed) streamPositions[stream] = position;
+    return {
+      serverName: this.#fold.serverName,
+      firstPosition: this.#fold.tail + 1,
+      entries: this.#entries(),
+      routes,
+      roomDeltas: this.roomDeltas,
+      streamPositions,
+      registrationChanges: [],
+      registrationsVersion: this.#fold.registrationsVersion,
+      nonce,
+      timeMs,
+    };
+  }
+
+  #entries(): Entry[] {
+    if (this.#json.length === 0) return [{ kind: 'mark', json: new Uint8Array(0) }];
+    const bytes = new Uint8Array(this.#bytes);
+    let offset = 0;
+    return this.#json.map((json) => {
+      bytes.set(json, offset);
+      offset += json.byteLength;
+      return { kind: 'event', json: bytes.subarray(offset - json.byteLength, offset) };
+    });
+  }
+
+  #passedOf(stream: string): number {
+    return this.passed.get(stream) ?? this.#fold.streams.passed(stream);
+  }
+
+  #route(submission: ParsedSubmission): SubmissionVerdict {
+    const { stream, events } = submission;
+    const passed = this.#passedOf(stream);
+    const refusal = this.#rewound(submission, passed);
+    if (refusal !== null) return { refusal, accepted: 0, duplicates: 0, routed: 0, wantedRoomIds: [], streamPosition: passed };
+    for (const room of submission.rooms) this.#applySnapshots(room);
+    let accepted = 0;
+    let routed = 0;
+    for (const submitted of events) {
+      if (submitted.streamPosition !== 0 && submitted.streamPosition <= passed) continue;
+      accepted++;
+      routed += this.#routeEvent(submitted);
+      if (submitted.streamPosition !== 0) {
+        this.passed.set(stream, submitted.streamPosition);
+        this.seen.push({ stream, position: submitted.streamPosition, eventId: submitted.event.eventId });
+      }
+    }
+    return {
+      refusal: null,
+      accepted,
+      duplicates: events.length - accepted,
+      routed,
+      wantedRoomIds: this.#wantedRoomIds(submission),
+      streamPosition: this.#passedOf(stream),
+    };
+  }
+
+  #rewound({ stream, events }: ParsedSubmission, passed: number): RefusalError | null {
+    const at = events.findIndex(
+      ({ streamPosition, event }) =>
+        streamPosition !== 0 && streamPosition <= passed && this.#fold.streams.contradicts(stream, streamPosition, event.eventId),
+    );
+    if (at < 0) return null;
+    const message =
+      'This stream position was taken over before with another event, so the stream of the homeserver went back. Nothing of the request is applied. ' +
+      'Submit under a new stream name, from the position that the homeserver has now.';
+    return new RefusalError('STREAM_POSITION_REWOUND', message, { field: `events[${at}].stream_position`, metadata: { stream_position: String(passed) } });
+  }
+
+  #applySnapshots({ roomId, localMembers, localAliases }: SubmittedRoom): void {
+    const room = this.#fold.rooms.get(roomId);
+    if (localMembers !== undefined) this.#apply(room, { kind: 'members', roomId, userIds: localMembers });
+    if (localAliases !== undefined) this.#apply(room, { kind: 'aliases', roomId, roomAliases: localAliases });
+  }
+
+  #apply(room: RoomState, delta: RoomDelta): void {
+    const inverses = room.apply(delta);
+    if (inverses.length === 0) return;
+    this.roomDeltas.push(delta);
+    for (let at = inverses.length - 1; at >= 0; at--) {
+      const inverse = inverses[at];
+      if (inverse !== undefined) this.#inverses.push(inverse);
+    }
+  }
+
+  #routeEvent({ event }: SubmittedEvent): number {
+    const { rooms, index, serverName } = this.#fold;
+    const room = rooms.get(event.roomId);
+    const delta = roomDeltasOf(event, serverName);
+    if (delta !== null) this.#apply(room, delta);
+    const interested = interestedAppservices(event, room, index);
+    if (interested.length === 0) return 0;
+    const at = this.#json.push(event.json) - 1;
+    this.#bytes += event.json.byteLength;
+    for (const appserviceId of interested) this.#addToRoute(appserviceId, at, event.json.byteLength);
+    return interested.length;
+  }
+
+  #addToRoute(appserviceId: string, at: number, bytes: number): void {
+    let route = this.#routes.get(appserviceId);
+    if (route === undefined) this.#routes.set(appserviceId, (route = { ranges: [], entryCount: 0, bytes: 0 }));
+    const { ranges } = route;
+    if (ranges.length > 0 && ranges[ranges.length - 1] === at - 1) ranges[ranges.length - 1] = at;
+    else ranges.push(at, at);
+    route.entryCount++;
+    route.bytes += bytes;
+  }
+
+  #wantedRoomIds(submission: ParsedSubmission): string[] {
+    const wanted = new Set<string>();
+    const { rooms, index } = this.#fold;
+    for (const { event } of submission.events) if (!wanted.has(event.roomId) && rooms.get(event.roomId).wantsContext(index)) wanted.add(event.roomId);
+    for (const { roomId } of submission.rooms) if (rooms.get(roomId).wantsContext(index)) wanted.add(roomId);
+    return [...wanted];
+  }
+}

@@ -1,0 +1,291 @@
+/**
+ * The append loop of one homeserver's log.
+ *
+ *            offer                     take everything that waits          append
+ *   caller ────────▶ queue (bounded) ─────────────────────────────▶ group ────────▶ log
+ *      ▲                                                              │ lost: fold the rival's segments, route again
+ *      └──────────────────────────── answer ◀─────────────────────────┘ appended: fold, announce, answer
+ *
+ *   following   the fold is the log's tail as far as this process knows; groups are taken
+ *   behind      an append ended without an answer: the log is read on from the tail before anything else is appended;
+ *               until that works callers are refused at once
+ *   draining    nothing new is taken; what was taken is finished, then the positions that ran ahead are made durable
+ *
+ * Promises. One append is outstanding at a time. A caller is answered only after its group is durable, or, if nothing
+ * of it is wanted, at once. A caller that is refused with `unavailable` may find its items durable: stream positions
+ * make the repetition a duplicate (I7). No decision outlives a lost append: the group is routed again on the new tail.
+ */
+import { RefusalError } from '../appservice/refusal.ts';
+import type { Clock, Random } from '../clock.ts';
+import type { Logger } from '../logger.ts';
+import { StoreError } from '../store/errors.ts';
+import type { SegmentLog } from '../store/port.ts';
+import type { RegistrationChange, Segment } from '../store/segment.ts';
+import type { Fold, FoldedRegistration } from './fold.ts';
+import { RoutedGroup } from './group-router.ts';
+import type { GroupLimits, PlannedChange, SubmissionItem } from './queue.ts';
+import { IngestQueue } from './queue.ts';
+import type { ParsedSubmission, SubmissionResult } from './submission.ts';
+
+export interface LedgerLimits extends GroupLimits {
+  /** A caller is told `unavailable` when its append has not been answered for this long. */
+  readonly answerTimeoutMs: number;
+  /** Pause between two tries to read on while behind. */
+  readonly catchUpIntervalMs: number;
+  /** Segments read at once while catching up. */
+  readonly readSegmentsMax: number;
+  readonly readBytesMax: number;
+  readonly streamsMax: number;
+}
+
+/** Told of every segment that became durable, in log order, after it was folded. Must not throw or block. */
+export interface SegmentListener {
+  segmentFolded(segment: Segment): void;
+}
+
+export interface IngestMeter {
+  group(entryCount: number, submissionCount: number): void;
+  submitted(accepted: number, duplicates: number, routed: number): void;
+}
+
+export interface LedgerOptions {
+  readonly fold: Fold;
+  readonly log: SegmentLog;
+  readonly listener: SegmentListener;
+  readonly meter: IngestMeter;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly limits: LedgerLimits;
+}
+
+type Appended = 'appended' | 'lost';
+
+export class Ledger implements AsyncDisposable {
+  readonly #options: LedgerOptions;
+  readonly #fold: Fold;
+  readonly #queue: IngestQueue;
+  readonly #stop = new AbortController();
+  #behind = false;
+  #running: Promise<void> | null = null;
+
+  constructor(options: LedgerOptions) {
+    this.#options = options;
+    this.#fold = options.fold;
+    this.#queue = new IngestQueue(options.limits, options.clock);
+  }
+
+  /** Folds the log from the checkpoint to its tail, then begins to take groups. Rejects with a StoreError. */
+  async start(): Promise<void> {
+    await this.#readOn();
+    this.#running = this.#run();
+  }
+
+  get queuedBytes(): number {
+    return this.#queue.bytes;
+  }
+
+  /** False while the log cannot be read or written. */
+  get isFollowing(): boolean {
+    return !this.#behind;
+  }
+
+  /** Resolves when the submission is durable. Rejects with a RefusalError, or a StoreError of kind `unavailable` or `exhausted`. */
+  submit(submission: ParsedSubmission): Promise<SubmissionResult> {
+    if (this.#behind) return Promise.reject(new StoreError('unavailable', 'the log cannot be reached'));
+    const { streams } = this.#fold;
+    if (!streams.has(submission.stream) && streams.count >= this.#options.limits.streamsMax) {
+      const message = `This homeserver has ${streams.count} streams already, the most there may be. Use one of them.`;
+      return Promise.reject(new RefusalError('INVALID_FIELD', message, { field: 'stream' }));
+    }
+    return this.#queue.offer(submission);
+  }
+
+  /**
+   * Appends what `plan` makes of the registrations in force (nothing if null) and resolves with the log position after
+   * which the change holds. `plan` may be called again on newer registrations; a RefusalError it throws is passed on.
+   */
+  changeRegistrations(plan: PlannedChange): Promise<number> {
+    if (this.#behind) return Promise.reject(new StoreError('unavailable', 'the log cannot be reached'));
+    return this.#queue.offerChange(plan);
+  }
+
+  /** Between two groups: `use` sees rooms exactly as of the tail and must not wait. */
+  betweenGroups<Result>(use: () => Result): Promise<Result> {
+    return this.#queue.offerPause(use);
+  }
+
+  /** Makes the positions durable that have run ahead of the log. Resolves at once if there are none. */
+  flush(): Promise<void> {
+    return this.#queue.offerFlush();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const flushed = this.#behind ? Promise.resolve() : this.#queue.offerFlush();
+    this.#queue.close();
+    await flushed.catch(() => undefined);
+    this.#stop.abort();
+    this.#queue.wake();
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    const { clock, limits, logger } = this.#options;
+    while (!this.#stop.signal.aborted) {
+      try {
+        if (this.#behind) await this.#readOn();
+        else await this.#step();
+      } catch (error) {
+        if (!(error instanceof StoreError)) throw error;
+        if (!this.#behind) logger.warn({ server_name: this.#fold.serverName, kind: error.kind, error: error.message }, 'the log cannot be written or read; callers are refused until it can');
+        this.#behind = true;
+        this.#queue.refuseAll(new StoreError('unavailable', 'the log cannot be reached'));
+        await clock.sleep(limits.catchUpIntervalMs, this.#stop.signal);
+      }
+    }
+    this.#queue.refuseAll(new RefusalError('DRAINING', 'The router is shutting down. Send the request again in a second.', { retryDelayMs: 1000 }));
+  }
+
+  /** Waits for something to do and does it. */
+  async #step(): Promise<void> {
+    const work = await this.#queue.take(this.#stop.signal);
+    if (work === null) return;
+    if (work.kind === 'pause') return work.use();
+    try {
+      if (work.kind === 'submissions') await this.#appendSubmissions(work.items);
+      else if (work.kind === 'change') work.settle(await this.#appendChange(work.plan));
+      else work.settle(await this.#appendPositions());
+    } catch (error) {
+      work.refuse(error);
+      if (!(error instanceof RefusalError)) throw error;
+    }
+  }
+
+  async #appendSubmissions(items: readonly SubmissionItem[]): Promise<void> {
+    const submissions = items.map(({ submission }) => submission);
+    for (;;) {
+      await this.#loadRooms(submissions);
+      const group = new RoutedGroup(this.#fold, submissions);
+      if (!group.isEmpty) {
+        const { random, clock } = this.#options;
+        const segment = group.segment(random.hex(12), clock.nowMs());
+        if ((await this.#append(segment, () => group.undo(), items)) === 'lost') continue;
+      }
+      this.#answer(group, items);
+      this.#fold.rooms.evict();
+      return;
+    }
+  }
+
+  #answer(group: RoutedGroup, items: readonly SubmissionItem[]): void {
+    const { meter } = this.#options;
+    const { streams } = this.#fold;
+    for (const [stream, position] of group.passed) streams.pass(stream, position);
+    for (const { stream, position, eventId } of group.seen) streams.remember(stream, position, eventId);
+    const logPosition = this.#fold.tail;
+    meter.group(group.entryCount, items.length);
+    for (const [at, item] of items.entries()) {
+      const verdict = group.verdicts[at];
+      if (verdict === undefined) throw new Error('a submission has no verdict');
+      const { refusal, ...rest } = verdict;
+      if (refusal !== null) item.refuse(refusal);
+      else {
+        meter.submitted(rest.accepted, rest.duplicates, rest.routed);
+        item.settle({ ...rest, logPosition });
+      }
+    }
+  }
+
+  async #loadRooms(submissions: readonly ParsedSubmission[]): Promise<void> {
+    const { rooms } = this.#fold;
+    const missing = new Set<string>();
+    for (const submission of submissions) {
+      for (const { event } of submission.events) if (rooms.lacks(event.roomId)) missing.add(event.roomId);
+      for (const { roomId } of submission.rooms) if (rooms.lacks(roomId)) missing.add(roomId);
+    }
+    if (missing.size > 0) await rooms.load(missing);
+  }
+
+  async #appendChange(plan: PlannedChange): Promise<number> {
+    for (;;) {
+      const changes = plan(this.#fold.registrations);
+      if (changes.length === 0) return this.#fold.registrationsVersion;
+      const position = this.#fold.tail + 1;
+      const registrations = this.#fold.after(changes, position);
+      const index = await this.#fold.compile(registrations);
+      if ((await this.#append(this.#markSegment(changes), () => undefined, [], { registrations, index })) === 'appended') return position;
+    }
+  }
+
+  async #appendPositions(): Promise<void> {
+    while (Object.keys(this.#fold.streams.ahead()).length > 0) {
+      if ((await this.#append(this.#markSegment([]), () => undefined, [])) === 'appended') return;
+    }
+  }
+
+  #markSegment(registrationChanges: readonly RegistrationChange[]): Segment {
+    const { random, clock } = this.#options;
+    return {
+      serverName: this.#fold.serverName,
+      firstPosition: this.#fold.tail + 1,
+      entries: [{ kind: 'mark', json: new Uint8Array(0) }],
+      routes: [],
+      roomDeltas: [],
+      streamPositions: this.#fold.streams.ahead(),
+      registrationChanges,
+      registrationsVersion: this.#fold.registrationsVersion,
+      nonce: random.hex(12),
+      timeMs: clock.nowMs(),
+    };
+  }
+
+  /** Appends and folds. After `lost` the rival's segments are folded; after a rejection the fold is as before and must be read on. */
+  async #append(
+    segment: Segment,
+    undo: () => void,
+    waiting: readonly SubmissionItem[],
+    compiled: { registrations: Map<string, FoldedRegistration>; index: Fold['index'] } | null = null,
+  ): Promise<Appended> {
+    const answered = new AbortController();
+    const overdue = this.#refuseWhenOverdue(waiting, answered.signal);
+    try {
+      const outcome = await this.#options.log.append(segment);
+      if (outcome.kind === 'appended') {
+        this.#fold.settleOwn(segment, compiled);
+        this.#options.listener.segmentFolded(segment);
+        return 'appended';
+      }
+    } catch (error) {
+      undo();
+      throw error;
+    } finally {
+      answered.abort();
+      await overdue;
+    }
+    undo();
+    await this.#readOn();
+    return 'lost';
+  }
+
+  async #refuseWhenOverdue(waiting: readonly SubmissionItem[], answered: AbortSignal): Promise<void> {
+    await this.#options.clock.sleep(this.#options.limits.answerTimeoutMs, answered);
+    if (answered.aborted) return;
+    const error = new StoreError('unavailable', 'the log has not answered in time');
+    for (const item of waiting) item.refuse(error);
+    this.#queue.refuseAll(error);
+  }
+
+  /** Folds what others appended, up to the tail. */
+  async #readOn(): Promise<void> {
+    const { log, limits, listener } = this.#options;
+    for (;;) {
+      const segments = await log.readSegments(this.#fold.serverName, this.#fold.tail + 1, { segmentsMax: limits.readSegmentsMax, bytesMax: limits.readBytesMax });
+      for (const segment of segments) {
+        await this.#fold.settleFound(segment);
+        listener.segmentFolded(segment);
+      }
+      if (segments.length === 0) break;
+    }
+    this.#behind = false;
+  }
+}

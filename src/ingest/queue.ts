@@ -1,0 +1,175 @@
+/**
+ * What waits for the append loop, first come first served, bounded in count and bytes. Taking joins all submissions
+ * that wait, up to the limits of a group; a registration change or a pause stands alone, in its place.
+ */
+import { RefusalError } from '../appservice/refusal.ts';
+import type { Clock } from '../clock.ts';
+import type { RegistrationChange } from '../store/segment.ts';
+import type { FoldedRegistration } from './fold.ts';
+import type { ParsedSubmission, SubmissionResult } from './submission.ts';
+
+export interface GroupLimits {
+  /** One group: at least one submission, then no more than this many events and bytes. */
+  readonly groupEventsMax: number;
+  readonly groupBytesMax: number;
+  readonly queueItemsMax: number;
+  readonly queueBytesMax: number;
+  /** What a refused caller is asked to wait. */
+  readonly retryDelayMs: number;
+}
+
+/** Makes changes of the registrations in force; none = there is nothing to do. May throw a RefusalError. */
+export type PlannedChange = (registrations: ReadonlyMap<string, FoldedRegistration>) => readonly RegistrationChange[];
+
+interface Waiting<Result> {
+  settle(result: Result): void;
+  refuse(error: unknown): void;
+}
+
+export interface SubmissionItem extends Waiting<SubmissionResult> {
+  readonly kind: 'submission';
+  readonly submission: ParsedSubmission;
+}
+
+interface ChangeItem extends Waiting<number> {
+  readonly kind: 'change';
+  readonly plan: PlannedChange;
+}
+
+interface FlushItem extends Waiting<void> {
+  readonly kind: 'flush';
+}
+
+interface PauseItem {
+  readonly kind: 'pause';
+  use(): void;
+  refuse(error: unknown): void;
+}
+
+type Item = SubmissionItem | ChangeItem | FlushItem | PauseItem;
+
+export type Work =
+  | { readonly kind: 'submissions'; readonly items: readonly SubmissionItem[]; refuse(error: unknown): void }
+  | ChangeItem
+  | FlushItem
+  | PauseItem;
+
+export class IngestQueue {
+  readonly #limits: GroupLimits;
+  readonly #clock: Clock;
+  #items: Item[] = [];
+  #head = 0;
+  #bytes = 0;
+  #closed = false;
+  #wake: (() => void) | null = null;
+
+  constructor(limits: GroupLimits, clock: Clock) {
+    this.#limits = limits;
+    this.#clock = clock;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  offer(submission: ParsedSubmission): Promise<SubmissionResult> {
+    const full = this.#items.length - this.#head >= this.#limits.queueItemsMax || (this.#bytes > 0 && this.#bytes + submission.bytes > this.#limits.queueBytesMax);
+    if (full && !this.#closed) {
+      const message = 'Too much is waiting to be written for this homeserver. Send the request again after the given delay.';
+      return Promise.reject(new RefusalError('QUEUE_FULL', message, { retryDelayMs: this.#limits.retryDelayMs }));
+    }
+    return new Promise((settle, refuse) => this.#put({ kind: 'submission', submission, settle, refuse }));
+  }
+
+  offerChange(plan: PlannedChange): Promise<number> {
+    return new Promise((settle, refuse) => this.#put({ kind: 'change', plan, settle, refuse }));
+  }
+
+  offerFlush(): Promise<void> {
+    return new Promise((settle, refuse) => this.#put({ kind: 'flush', settle, refuse }));
+  }
+
+  offerPause<Result>(use: () => Result): Promise<Result> {
+    return new Promise((settle, refuse) => this.#put({ kind: 'pause', use: () => settle(use()), refuse }));
+  }
+
+  /** From here on everything offered is refused; what waits is still taken. */
+  close(): void {
+    this.#closed = true;
+  }
+
+  wake(): void {
+    this.#wake?.();
+  }
+
+  refuseAll(error: unknown): void {
+    const items = this.#items.slice(this.#head);
+    this.#items = [];
+    this.#head = 0;
+    this.#bytes = 0;
+    for (const item of items) item.refuse(error);
+  }
+
+  /** What is next, as soon as there is something; null once `signal` aborts. */
+  async take(signal: AbortSignal): Promise<Work | null> {
+    if (this.#head === this.#items.length) {
+      await this.#arrival(signal);
+      // Calls that arrive in the same turn of the event loop share the group.
+      await this.#clock.pause();
+    }
+    const next = this.#items[this.#head];
+    if (next === undefined) return null;
+    if (next.kind !== 'submission') return this.#shift(next);
+    return this.#takeGroup();
+  }
+
+  #takeGroup(): Work {
+    const items: SubmissionItem[] = [];
+    let events = 0;
+    let bytes = 0;
+    for (let next = this.#items[this.#head]; next?.kind === 'submission'; next = this.#items[this.#head]) {
+      const { submission } = next;
+      events += submission.events.length;
+      bytes += submission.bytes;
+      if (items.length > 0 && (events > this.#limits.groupEventsMax || bytes > this.#limits.groupBytesMax)) break;
+      items.push(this.#shift(next));
+    }
+    return {
+      kind: 'submissions',
+      items,
+      refuse: (error) => {
+        for (const item of items) item.refuse(error);
+      },
+    };
+  }
+
+  #shift<Kind extends Item>(item: Kind): Kind {
+    this.#head++;
+    if (item.kind === 'submission') this.#bytes -= item.submission.bytes;
+    if (this.#head === this.#items.length || this.#head >= 1024) {
+      this.#items.splice(0, this.#head);
+      this.#head = 0;
+    }
+    return item;
+  }
+
+  #put(item: Item): void {
+    if (this.#closed) {
+      item.refuse(new RefusalError('DRAINING', 'The router is shutting down. Send the request again in a second.', { retryDelayMs: 1000 }));
+      return;
+    }
+    this.#items.push(item);
+    if (item.kind === 'submission') this.#bytes += item.submission.bytes;
+    this.#wake?.();
+  }
+
+  #arrival(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#wake = () => {
+        this.#wake = null;
+        resolve();
+      };
+    });
+  }
+}

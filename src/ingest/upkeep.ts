@@ -1,0 +1,134 @@
+/**
+ * What keeps one homeserver's log short and its start quick, off the path of events:
+ *
+ *   flush        positions that have passed unwanted items only become durable
+ *   checkpoint   the fold is saved, so that a start replays little and the log may be trimmed
+ *   trim         segments that everybody is past are removed, in bounded steps
+ *
+ * Each is safe to miss and safe to repeat. A failing store is tried again at the next turn.
+ */
+import type { Clock } from '../clock.ts';
+import type { Logger } from '../logger.ts';
+import { StoreError } from '../store/errors.ts';
+import type { FoldStore, SegmentLog } from '../store/port.ts';
+import type { Fold } from './fold.ts';
+import type { Ledger } from './ledger.ts';
+
+export interface UpkeepOptions {
+  readonly fold: Fold;
+  readonly ledger: Ledger;
+  readonly store: FoldStore & SegmentLog;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Delivered position by appservice, parked ones included; what it lacks is held at the beginning of its registration. */
+  readonly deliveredPositions: () => ReadonlyMap<string, number>;
+  /** Turn of the loop; positions that ran ahead are durable after at most this. */
+  readonly intervalMs: number;
+  readonly checkpointIntervalMs: number;
+  /** A checkpoint is made early when this many rooms have changed. */
+  readonly dirtyRoomsMax: number;
+  readonly trimIntervalMs: number;
+  /** Segments stay at least this long. */
+  readonly retentionMs: number;
+  /** Segments looked at in one call of the store, and calls in one turn. */
+  readonly trimSegmentsMax: number;
+  readonly trimCallsMax: number;
+}
+
+export class Upkeep implements AsyncDisposable {
+  readonly #options: UpkeepOptions;
+  readonly #stop = new AbortController();
+  #running: Promise<void> | null = null;
+  #checkpointPosition: number;
+  #checkpointTimeMs: number;
+  #trimTimeMs: number;
+  /** Where the current round of trimming has come to. */
+  #trimAfter = 0;
+
+  constructor(options: UpkeepOptions, checkpointPosition: number) {
+    this.#options = options;
+    this.#checkpointPosition = checkpointPosition;
+    this.#checkpointTimeMs = options.clock.monotonicMs();
+    this.#trimTimeMs = this.#checkpointTimeMs;
+  }
+
+  start(): void {
+    this.#running = this.#run();
+  }
+
+  /** Saves the fold as of the tail. Rejects with a StoreError. */
+  async checkpoint(): Promise<void> {
+    const { fold, ledger, store, clock } = this.#options;
+    const changes = await ledger.betweenGroups(() => ({
+      rooms: fold.rooms.beginSave(),
+      registrations: fold.takeChangedRegistrations(),
+      checkpoint: { position: fold.tail, streamPositions: fold.streams.durable(), registrationsVersion: fold.registrationsVersion },
+    }));
+    this.#checkpointTimeMs = clock.monotonicMs();
+    try {
+      await store.saveFold(fold.serverName, changes);
+    } catch (error) {
+      fold.rooms.saved(false);
+      fold.unsaved(changes.registrations);
+      throw error;
+    }
+    fold.rooms.saved(true);
+    this.#checkpointPosition = changes.checkpoint.position;
+  }
+
+  /** One step of trimming. Rejects with a StoreError. */
+  async trim(): Promise<void> {
+    const { fold, store, clock, retentionMs, trimSegmentsMax, trimCallsMax } = this.#options;
+    this.#trimTimeMs = clock.monotonicMs();
+    for (let calls = 0; calls < trimCallsMax; calls++) {
+      const outcome = await store.trim(fold.serverName, {
+        after: this.#trimAfter,
+        through: this.#checkpointPosition,
+        beforeMs: clock.nowMs() - retentionMs,
+        deliveredPositions: this.#heldPositions(),
+        segmentsMax: trimSegmentsMax,
+      });
+      this.#trimAfter = outcome.nextAfter ?? 0;
+      if (outcome.nextAfter === null) return;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+  }
+
+  /** Every appservice that may still be owed something, with the position below which it is owed nothing. */
+  #heldPositions(): Map<string, number> {
+    const held = new Map(this.#options.deliveredPositions());
+    for (const { appserviceId, since, registration, backlog } of this.#options.fold.registrations.values()) {
+      if (registration === null && backlog === 'discard') held.delete(appserviceId);
+      else if (!held.has(appserviceId)) held.set(appserviceId, since);
+    }
+    return held;
+  }
+
+  async #run(): Promise<void> {
+    const { clock, intervalMs, logger, fold } = this.#options;
+    for (;;) {
+      await clock.sleep(intervalMs, this.#stop.signal);
+      if (this.#stop.signal.aborted) return;
+      try {
+        await this.#turn();
+      } catch (error) {
+        if (!(error instanceof StoreError)) throw error;
+        logger.warn({ server_name: fold.serverName, kind: error.kind, error: error.message }, 'upkeep of the log failed; it is tried again');
+      }
+    }
+  }
+
+  async #turn(): Promise<void> {
+    const { ledger, fold, clock, checkpointIntervalMs, dirtyRoomsMax, trimIntervalMs } = this.#options;
+    if (!ledger.isFollowing) return;
+    if (Object.keys(fold.streams.ahead()).length > 0) await ledger.flush();
+    const nowMs = clock.monotonicMs();
+    const due = nowMs - this.#checkpointTimeMs >= checkpointIntervalMs || fold.rooms.dirtyCount >= dirtyRoomsMax;
+    if (due && fold.tail > this.#checkpointPosition) await this.checkpoint();
+    if (nowMs - this.#trimTimeMs >= trimIntervalMs) await this.trim();
+  }
+}
