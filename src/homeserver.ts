@@ -5,9 +5,10 @@
  *   serving    submissions are taken; every durable segment is told to the recent segments, then to delivery
  *   draining   nothing new is taken; what was taken is made durable; deliveries in flight end; leases are released
  */
-import type { NamespaceVerdict, AuthorizeRequest, Subject } from './appservice/authorize.ts';
+import type { AuthorizeRequest, NamespaceVerdict } from './appservice/authorize.ts';
 import { authorize, checkNamespace } from './appservice/authorize.ts';
 import { parseEvent } from './appservice/event.ts';
+import type { Subject } from './appservice/identifier.ts';
 import { RefusalError } from './appservice/refusal.ts';
 import type { Clock, Random } from './clock.ts';
 import type { Delivery } from './delivery/delivery.ts';
