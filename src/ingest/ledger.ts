@@ -13,7 +13,8 @@
  *
  * Promises. One append is outstanding at a time. A caller is answered only after its group is durable, or, if nothing
  * of it is wanted, at once. A caller that is refused with `unavailable` may find its items durable: stream positions
- * make the repetition a duplicate (I7). No decision outlives a lost append: the group is routed again on the new tail.
+ * make the repetition a duplicate (I7). No decision outlives a lost append: the group is routed again on the new tail,
+ * and "nobody wants it" counts only after the log has been found to end where the fold does.
  */
 import { RefusalError } from '../appservice/refusal.ts';
 import type { Clock, Random } from '../clock.ts';
@@ -166,11 +167,11 @@ export class Ledger implements AsyncDisposable {
     for (;;) {
       await this.#loadRooms(submissions);
       const group = new RoutedGroup(this.#fold, submissions);
-      if (!group.isEmpty) {
-        const { random, clock } = this.#options;
-        const segment = group.segment(random.hex(12), clock.nowMs());
-        if ((await this.#append(segment, () => group.undo(), items)) === 'lost') continue;
-      }
+      const { random, clock } = this.#options;
+      // That nobody wants any of it holds only if no other writer has changed rooms or registrations meanwhile.
+      if (group.isEmpty) {
+        if (await this.#readOn()) continue;
+      } else if ((await this.#append(group.segment(random.hex(12), clock.nowMs()), () => group.undo(), items)) === 'lost') continue;
       this.#answer(group, items);
       this.#fold.rooms.evict();
       return;
@@ -275,9 +276,10 @@ export class Ledger implements AsyncDisposable {
     this.#queue.refuseAll(error);
   }
 
-  /** Folds what others appended, up to the tail. */
-  async #readOn(): Promise<void> {
+  /** Folds what others appended, up to the tail; true if there was anything. */
+  async #readOn(): Promise<boolean> {
     const { log, limits, listener } = this.#options;
+    const before = this.#fold.tail;
     for (;;) {
       const segments = await log.readSegments(this.#fold.serverName, this.#fold.tail + 1, { segmentsMax: limits.readSegmentsMax, bytesMax: limits.readBytesMax });
       for (const segment of segments) {
@@ -287,5 +289,6 @@ export class Ledger implements AsyncDisposable {
       if (segments.length === 0) break;
     }
     this.#behind = false;
+    return this.#fold.tail > before;
   }
 }
