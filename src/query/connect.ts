@@ -1,0 +1,264 @@
+/**
+ * Opening one connection to an appservice:
+ *
+ *   resolve ──▶ judge every address ──▶ dial the ones that may be ──▶ TLS ──▶ connected
+ *
+ * The name is resolved once and the connection goes to an address that was judged, so a DNS answer that changes between
+ * the judgement and the connection changes nothing. Every failure is an {@link OutboundError} with its class.
+ */
+import { readFile } from 'node:fs/promises';
+import { lookup } from 'node:dns/promises';
+import { connect as connectTcp, isIP } from 'node:net';
+import type { Socket, TcpNetConnectOpts } from 'node:net';
+import { connect as connectTls } from 'node:tls';
+import type { TLSSocket } from 'node:tls';
+import type { Clock } from '../clock.ts';
+import type { AddressPolicy } from './address-policy.ts';
+import type { OutboundUrl } from './outbound-url.ts';
+
+/** Why there was no answer. A closed set. */
+export type OutboundFailure =
+  | 'timeout'
+  | 'connection_refused'
+  | 'connection_reset'
+  /** The network has no way to the address. */
+  | 'no_route'
+  | 'dns'
+  | 'tls'
+  | 'address_refused'
+  /** What came back is no HTTP answer, or one beyond the limits. */
+  | 'bad_response'
+  /** The fault is on this machine: no descriptors left, a CA file that cannot be read. */
+  | 'local_error';
+
+export class OutboundError extends Error {
+  override readonly name = 'OutboundError';
+  readonly failure: OutboundFailure;
+  /** A sentence for operators, where the class alone says too little. */
+  readonly sentence: string | null;
+
+  constructor(failure: OutboundFailure, sentence: string | null = null) {
+    super(failure);
+    this.failure = failure;
+    this.sentence = sentence;
+  }
+}
+
+/** All addresses of a host name, in the order to try them. Rejects if there are none. */
+export type Resolve = (host: string) => Promise<readonly string[]>;
+
+export type DialTarget = { readonly kind: 'tcp'; readonly addresses: readonly string[]; readonly port: number } | { readonly kind: 'unix'; readonly path: string };
+
+/** Opens a connection to the first address that takes it. Rejects with the system's error; stops when `signal` aborts. */
+export type Dial = (target: DialTarget, signal: AbortSignal) => Promise<Socket>;
+
+export interface Network {
+  readonly resolve: Resolve;
+  readonly dial: Dial;
+}
+
+export interface ConnectOptions {
+  readonly clock: Clock;
+  readonly policy: AddressPolicy;
+  readonly network: Network;
+  readonly connectTimeoutMs: number;
+}
+
+const ADDRESSES_MAX = 8;
+const ADDRESS_ATTEMPT_TIMEOUT_MS = 2_500;
+const KEEP_ALIVE_DELAY_MS = 60_000;
+const CA_FILE_BYTES_MAX = 1024 * 1024;
+
+/** Rejects with an {@link OutboundError}, within `connectTimeoutMs`. `caFile` replaces the system's trusted roots. */
+export async function openConnection(url: OutboundUrl, caFile: string | null, options: ConnectOptions): Promise<Socket> {
+  const { clock, connectTimeoutMs } = options;
+  const settled = new AbortController();
+  const expired = new AbortController();
+  void clock.sleep(connectTimeoutMs, settled.signal).then(() => {
+    if (!settled.signal.aborted) expired.abort();
+  });
+  try {
+    const socket = await openTransport(url, options, expired.signal);
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, KEEP_ALIVE_DELAY_MS);
+    return url.secure ? await secure(socket, url, await readCa(caFile), expired.signal) : socket;
+  } finally {
+    settled.abort();
+  }
+}
+
+async function openTransport(url: OutboundUrl, { policy, network }: ConnectOptions, signal: AbortSignal): Promise<Socket> {
+  if (url.unixPath !== null) {
+    const problem = policy.unixProblem(url.unixPath);
+    if (problem !== null) throw new OutboundError('address_refused', problem);
+    return dialled(network.dial({ kind: 'unix', path: url.unixPath }, signal), signal);
+  }
+  const known = isIP(url.host) === 0 ? await resolved(network.resolve(url.host), signal) : [url.host];
+  const problems = known.map((address) => policy.addressProblem(url.host, address, url.port));
+  const addresses = known.filter((_, at) => problems[at] === null).slice(0, ADDRESSES_MAX);
+  if (addresses.length === 0) {
+    const problem = problems.find((one) => one !== null);
+    throw problem === undefined ? new OutboundError('dns') : new OutboundError('address_refused', problem);
+  }
+  return dialled(network.dial({ kind: 'tcp', addresses, port: url.port }, signal), signal);
+}
+
+async function resolved(answer: Promise<readonly string[]>, signal: AbortSignal): Promise<readonly string[]> {
+  try {
+    return await unlessAborted(answer, signal);
+  } catch (error) {
+    throw error instanceof OutboundError ? error : new OutboundError('dns');
+  }
+}
+
+async function dialled(connection: Promise<Socket>, signal: AbortSignal): Promise<Socket> {
+  // A connection that comes too late belongs to nobody.
+  void connection.then(
+    (socket) => signal.aborted && socket.destroy(),
+    () => undefined,
+  );
+  try {
+    const socket = await unlessAborted(connection, signal);
+    // Between here and the owner's own listeners an error must not be unheard of.
+    socket.on('error', () => undefined);
+    return socket;
+  } catch (error) {
+    throw error instanceof OutboundError ? error : new OutboundError(failureOfCode(codeOf(error)) ?? 'local_error');
+  }
+}
+
+/** Rejects with `timeout` as soon as `signal` aborts. */
+function unlessAborted<Value>(promise: Promise<Value>, signal: AbortSignal): Promise<Value> {
+  return new Promise((resolve, reject) => {
+    const expire = (): void => reject(new OutboundError('timeout'));
+    if (signal.aborted) return expire();
+    signal.addEventListener('abort', expire, { once: true });
+    void promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', expire));
+  });
+}
+
+async function readCa(caFile: string | null): Promise<string | undefined> {
+  if (caFile === null) return undefined;
+  let text: string;
+  try {
+    text = await readFile(caFile, 'utf8');
+  } catch {
+    throw new OutboundError('local_error', 'The ca_file of the registration cannot be read; check that it exists and that the router may read it.');
+  }
+  if (text.length > CA_FILE_BYTES_MAX || !text.includes('-----BEGIN CERTIFICATE-----')) {
+    throw new OutboundError('local_error', 'The ca_file of the registration holds no PEM certificate.');
+  }
+  return text;
+}
+
+function secure(socket: Socket, url: OutboundUrl, ca: string | undefined, signal: AbortSignal): Promise<TLSSocket> {
+  return new Promise((resolve, reject) => {
+    const tls = connectTls({
+      socket,
+      host: url.host,
+      ...(isIP(url.host) === 0 ? { servername: url.host } : {}),
+      ...(ca === undefined ? {} : { ca }),
+      ALPNProtocols: ['http/1.1'],
+    });
+    const expire = (): void => fail(new OutboundError('timeout'));
+    const fail = (error: OutboundError): void => {
+      signal.removeEventListener('abort', expire);
+      tls.destroy();
+      socket.destroy();
+      reject(error);
+    };
+    tls.on('error', (error) => fail(new OutboundError('tls', tlsSentence(codeOf(error)))));
+    if (signal.aborted) return expire();
+    signal.addEventListener('abort', expire, { once: true });
+    tls.once('secureConnect', () => {
+      signal.removeEventListener('abort', expire);
+      resolve(tls);
+    });
+  });
+}
+
+function tlsSentence(code: string): string | null {
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') return 'The certificate of the appservice is for another host name; make the url of the registration and the certificate agree.';
+  if (code === 'CERT_HAS_EXPIRED') return 'The certificate of the appservice has expired; renew it.';
+  if (/SELF_SIGNED|UNABLE_TO_(?:GET|VERIFY)/.test(code)) return 'The certificate of the appservice is not signed by a trusted authority; name its authority as ca_file in the registration.';
+  return null;
+}
+
+export function codeOf(error: unknown): string {
+  if (!(error instanceof Error)) return '';
+  if ('code' in error && typeof error.code === 'string') return error.code;
+  // Several addresses were tried; the last failure speaks for them.
+  return error instanceof AggregateError ? codeOf(error.errors.at(-1)) : '';
+}
+
+const CODES: Readonly<Record<string, OutboundFailure>> = {
+  ECONNREFUSED: 'connection_refused',
+  ENOENT: 'connection_refused',
+  ECONNRESET: 'connection_reset',
+  EPIPE: 'connection_reset',
+  ECONNABORTED: 'connection_reset',
+  ETIMEDOUT: 'timeout',
+  EHOSTUNREACH: 'no_route',
+  ENETUNREACH: 'no_route',
+  EHOSTDOWN: 'no_route',
+  ENETDOWN: 'no_route',
+  EADDRNOTAVAIL: 'no_route',
+};
+
+export function failureOfCode(code: string): OutboundFailure | null {
+  return CODES[code] ?? null;
+}
+
+/** The machine's own resolver and sockets. Look-ups of one name that overlap are one look-up. */
+export function systemNetwork(): Network {
+  const underWay = new Map<string, Promise<readonly string[]>>();
+  return {
+    resolve(host) {
+      const known = underWay.get(host);
+      if (known !== undefined) return known;
+      const answer = lookup(host, { all: true, order: 'verbatim' })
+        .then((found) => found.map(({ address }) => address))
+        .finally(() => underWay.delete(host));
+      underWay.set(host, answer);
+      return answer;
+    },
+    dial: dialSystem,
+  };
+}
+
+function dialSystem(target: DialTarget, signal: AbortSignal): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = target.kind === 'unix' ? connectTcp({ path: target.path }) : connectTcp(tcpOptions(target.addresses, target.port));
+    const stop = (): void => {
+      socket.destroy();
+      reject(new OutboundError('timeout'));
+    };
+    const done = (): void => signal.removeEventListener('abort', stop);
+    socket.once('error', (error) => {
+      done();
+      reject(error);
+    });
+    socket.once('connect', () => {
+      done();
+      resolve(socket);
+    });
+    if (signal.aborted) return stop();
+    signal.addEventListener('abort', stop, { once: true });
+  });
+}
+
+function tcpOptions(addresses: readonly string[], port: number): TcpNetConnectOpts {
+  const all = addresses.map((address) => ({ address, family: isIP(address) }));
+  return {
+    // Never asked: the look-up below answers with what was judged.
+    host: 'appservice.invalid',
+    port,
+    autoSelectFamily: true,
+    autoSelectFamilyAttemptTimeout: ADDRESS_ATTEMPT_TIMEOUT_MS,
+    lookup: (_host, options, answer) => {
+      const [first] = all;
+      if (options.all === true) answer(null, all);
+      else answer(null, first?.address ?? '', first?.family);
+    },
+  };
+}
