@@ -165,10 +165,10 @@ type Literal = { readonly kind: 'invalid' } | { readonly kind: 'name' } | { read
 
 /** Reads a host the way a URL does, so that each spelling of an address is seen as that address. */
 function literalOf(host: string): Literal {
-  const bare = host.replace(/^\[|\]$/g, '');
+  const bare = /^\[(.*)\]$/.exec(host)?.[1] ?? host;
   if (ipaddr.IPv6.isValid(bare)) return { kind: 'address', address: bare };
-  const url = URL.parse(`http://${host}/`);
-  if (url === null || url.username !== '' || url.port !== '' || url.pathname !== '/' || url.search !== '' || url.hash !== '') return { kind: 'invalid' };
+  const url = /[:/?#@\\]/.test(host) ? null : URL.parse(`http://${host}/`);
+  if (url === null) return { kind: 'invalid' };
   const name = nameOf(url.hostname);
   if (name === '') return { kind: 'invalid' };
   return ipaddr.isValid(name) ? { kind: 'address', address: name } : { kind: 'name' };
@@ -194,11 +194,11 @@ function embedded(address: ipaddr.IPv6): ipaddr.IPv4[] {
   // ::a.b.c.d (compatible; ::1 and :: are no such), ::ffff:a.b.c.d (mapped), ::ffff:0:a.b.c.d (translated)
   if (leadIsZero && e === 0 && (f === 0xffff || (f === 0 && g !== 0))) found.push(ipv4(g, h));
   if (leadIsZero && e === 0xffff && f === 0) found.push(ipv4(g, h));
-  if (a === 0x64 && b === 0xff9b) {
-    found.push(ipv4(g, h));
-    // A local NAT64 prefix may be 48, 56 or 64 bits long; the eighth octet is skipped (RFC 6052 section 2.2).
-    const octets = [d >> 8, d & 0xff, e & 0xff, f >> 8, f & 0xff, g >> 8];
-    for (const at of c === 1 ? [0, 1, 2] : []) {
+  if (a === 0x64 && b === 0xff9b && c !== 1) found.push(ipv4(g, h));
+  if (a === 0x64 && b === 0xff9b && c === 1) {
+    // A local NAT64 prefix may be 48, 56, 64 or 96 bits long; the eighth octet is skipped (RFC 6052 section 2.2).
+    const octets = [d >> 8, d & 0xff, e & 0xff, f >> 8, f & 0xff, g >> 8, g >> 8, g & 0xff, h >> 8, h & 0xff];
+    for (const at of [0, 1, 2, 6]) {
       // A leading zero says that the prefix is not of this length.
       if (octets[at] !== 0) found.push(new ipaddr.IPv4(octets.slice(at, at + 4)));
     }

@@ -78,10 +78,11 @@ export async function openConnection(url: OutboundUrl, caFile: string | null, op
     if (!settled.signal.aborted) expired.abort();
   });
   try {
+    const ca = url.secure ? await readCa(caFile) : undefined;
     const socket = await openTransport(url, options, expired.signal);
     socket.setNoDelay(true);
     socket.setKeepAlive(true, KEEP_ALIVE_DELAY_MS);
-    return url.secure ? await secure(socket, url, await readCa(caFile), expired.signal) : socket;
+    return url.secure ? await secure(socket, url, ca, expired.signal) : socket;
   } finally {
     settled.abort();
   }
