@@ -24,6 +24,7 @@ export interface HttpPushOptions {
 /** What a peer that answered may take for the rest of its body; nothing waits for it but the connection. */
 const BODY_TIMEOUT_MS = 1_000;
 const ERROR_BODY_BYTES_MAX = 4_096;
+const ERRCODE_LENGTH_MAX = 64;
 const NO_URL: PushOutcome = {
   kind: 'unreachable',
   failure: 'address_refused',
@@ -145,7 +146,7 @@ function errcodeOf(body: Buffer, secrets: readonly string[]): string | null {
   }
   if (typeof parsed !== 'object' || parsed === null || !('errcode' in parsed) || typeof parsed.errcode !== 'string') return null;
   const { errcode } = parsed;
-  if (!/^(?:M|[A-Z]{2,20}(?:\.[A-Z0-9]{2,20}){1,3})_[A-Z0-9_.]{1,48}$/i.test(errcode)) return null;
+  if (errcode.length > ERRCODE_LENGTH_MAX || !/^[A-Z][A-Z0-9]*(?:[._][A-Z0-9]+)+$/.test(errcode)) return null;
   return secrets.some((secret) => errcode.includes(secret)) ? null : errcode;
 }
 

@@ -1,0 +1,101 @@
+/** Published appservice libraries judge what the router puts on the wire. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { AS_TOKEN, HS_TOKEN, PushWorld, registrationFor } from '../support/push-world.ts';
+import { startBotSdkLegacy } from '../support/receiver-bot-sdk-legacy.ts';
+import { startMatrixAppservice } from '../support/receiver-matrix-appservice.ts';
+import { StubHomeserver } from '../support/stub-homeserver.ts';
+
+function events(from: number, count: number): Record<string, unknown>[] {
+  return Array.from({ length: count }, (_, at) => ({
+    event_id: `$${from + at}`,
+    type: 'm.room.message',
+    sender: '@alice:example.org',
+    room_id: '!room:example.org',
+    origin_server_ts: 1_767_225_600_000 + at,
+    content: { msgtype: 'm.text', body: `Nº ${from + at} 🦊 "quoted" \\ \u2028` },
+    unsigned: { age: 12 },
+  }));
+}
+
+const body = (list: readonly unknown[]): string => JSON.stringify({ events: list });
+
+test('R49 R62 matrix-appservice emits exactly what was pushed, in order', async () => {
+  await using world = new PushWorld();
+  await using receiver = await startMatrixAppservice({ hsToken: HS_TOKEN });
+  const registration = registrationFor(receiver.url);
+  const all: unknown[] = [];
+  for (let txn = 0; txn < 5; txn++) {
+    const list = events(txn * 100, 100);
+    all.push(...list);
+    assert.deepEqual(await world.send(registration, String(1_767_225_600_000_000 + txn), body(list)), { kind: 'delivered', httpStatus: 200 });
+  }
+  assert.deepEqual(receiver.events, all);
+});
+
+test('R59 matrix-appservice emits a transaction once that is sent again under its id', async () => {
+  await using world = new PushWorld();
+  await using receiver = await startMatrixAppservice({ hsToken: HS_TOKEN });
+  const registration = registrationFor(receiver.url);
+  for (const txnId of ['7', '7', '8']) assert.equal((await world.send(registration, txnId, body(events(Number(txnId), 1)))).kind, 'delivered');
+  assert.deepEqual(receiver.events, [...events(7, 1), ...events(8, 1)]);
+});
+
+test('R50 matrix-appservice takes a transaction without events', async () => {
+  await using world = new PushWorld();
+  await using receiver = await startMatrixAppservice({ hsToken: HS_TOKEN });
+  assert.equal((await world.send(registrationFor(receiver.url), '1', body([]))).kind, 'delivered');
+  assert.deepEqual(receiver.events, []);
+});
+
+test('R55 matrix-appservice refuses a wrong token, and the outcome reads like the misconfiguration it is', async () => {
+  await using world = new PushWorld();
+  await using receiver = await startMatrixAppservice({ hsToken: 'another' });
+  assert.deepEqual(await world.send(registrationFor(receiver.url), '1', body(events(1, 1))), {
+    kind: 'rejected',
+    httpStatus: 403,
+    misconfiguration: true,
+    retryAfterMs: null,
+    message: "The appservice refused the hs_token (HTTP 403, M_FORBIDDEN). Make the hs_token the same in its own registration file and in the router's.",
+  });
+  assert.deepEqual(receiver.events, []);
+});
+
+test('R71 matrix-appservice answers 413 to more than five megabytes, and takes the same events in smaller parts', async () => {
+  await using world = new PushWorld();
+  await using receiver = await startMatrixAppservice({ hsToken: HS_TOKEN });
+  const registration = registrationFor(receiver.url);
+  const [one, other] = ['a', 'b'].map((letter, at) => ({ ...events(at, 1)[0], content: { body: letter.repeat(3_000_000) } }));
+  assert.equal((await world.send(registration, '1', body([one, other]))).kind, 'too_large');
+  assert.deepEqual(receiver.events, []);
+  assert.equal((await world.send(registration, '2', body([one]))).kind, 'delivered');
+  assert.equal((await world.send(registration, '3', body([other]))).kind, 'delivered');
+  assert.deepEqual(receiver.events, [one, other]);
+});
+
+test('R67 matrix-appservice that throws in its handler has not taken the transaction', async () => {
+  await using world = new PushWorld();
+  await using receiver = await startMatrixAppservice({ hsToken: HS_TOKEN });
+  const emitted = receiver.emitted.bind(receiver);
+  receiver.emitted = () => {
+    throw new Error('the handler of the program fails');
+  };
+  const registration = registrationFor(receiver.url);
+  const outcome = await world.send(registration, '1', body(events(1, 1)));
+  assert.equal(outcome.kind === 'rejected' && outcome.httpStatus, 500);
+  assert.ok(outcome.kind === 'rejected' && !outcome.message.includes('handler of the program'));
+  receiver.emitted = emitted;
+  assert.equal((await world.send(registration, '1', body(events(1, 1)))).kind, 'delivered');
+  assert.deepEqual(receiver.events, events(1, 1));
+});
+
+test('R55 R56 matrix-bot-sdk 0.5 knows no bearer token: rejected, and reported as misconfiguration', async () => {
+  await using world = new PushWorld();
+  await using homeserver = await StubHomeserver.start();
+  await using receiver = await startBotSdkLegacy({ hsToken: HS_TOKEN, asToken: AS_TOKEN, homeserverUrl: homeserver.url });
+  assert.deepEqual(homeserver.requests, ['POST /_matrix/client/r0/register']);
+  const outcome = await world.send(registrationFor(receiver.url), '1', body(events(1, 1)));
+  assert.equal(outcome.kind === 'rejected' && outcome.misconfiguration && outcome.httpStatus, 401);
+  assert.match(outcome.kind === 'rejected' ? outcome.message : '', /hs_token \(HTTP 401, AUTH_FAILED\)/);
+  assert.deepEqual(receiver.events, []);
+});

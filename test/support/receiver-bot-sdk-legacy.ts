@@ -1,0 +1,34 @@
+/** An appservice written with matrix-bot-sdk 0.5, which knows the token in the query only. Calls its homeserver when it starts. */
+import { Appservice, LogLevel, LogService } from 'bot-sdk-legacy';
+import { LibraryReceiver, silence } from './receiver-library.ts';
+
+export interface BotSdkOptions {
+  readonly hsToken: string;
+  readonly asToken: string;
+  readonly homeserverUrl: string;
+  readonly serverName?: string;
+  readonly senderLocalpart?: string;
+  readonly port?: number;
+}
+
+export async function startBotSdkLegacy({ hsToken, asToken, homeserverUrl, serverName = 'example.org', senderLocalpart = 'logger', port }: BotSdkOptions): Promise<LibraryReceiver> {
+  LogService.setLevel(LogLevel.ERROR);
+  const appservice = new Appservice({
+    port: 0,
+    bindAddress: '127.0.0.1',
+    homeserverName: serverName,
+    homeserverUrl,
+    registration: {
+      as_token: asToken,
+      hs_token: hsToken,
+      sender_localpart: senderLocalpart,
+      namespaces: { users: [{ exclusive: true, regex: '@_logger_.*' }], rooms: [], aliases: [] },
+    },
+  });
+  silence(appservice.expressAppInstance);
+  // The two halves of its own begin(), but on a port that is free.
+  const receiver = await LibraryReceiver.listen((request, response) => void appservice.expressAppInstance(request, response), port);
+  await appservice.botIntent.ensureRegistered();
+  appservice.on('room.event', (_roomId: string, event: unknown) => receiver.emitted(event));
+  return receiver;
+}

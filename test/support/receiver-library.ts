@@ -1,0 +1,66 @@
+/**
+ * What the starters of appservices written with published libraries have in common: the library's own Express
+ * application on a free loopback port, and what it emitted.
+ */
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { RequestListener, Server } from 'node:http';
+import { portOf } from './receiver.ts';
+
+export class LibraryReceiver implements AsyncDisposable {
+  /** What the library emitted to its program, in order. */
+  readonly events: unknown[] = [];
+  readonly #server: Server;
+  readonly #waiting = new Set<() => void>();
+
+  private constructor(application: RequestListener) {
+    this.#server = createServer(application);
+  }
+
+  static async listen(application: RequestListener, port = 0): Promise<LibraryReceiver> {
+    const receiver = new LibraryReceiver(application);
+    receiver.#server.listen(port, '127.0.0.1');
+    await once(receiver.#server, 'listening');
+    return receiver;
+  }
+
+  get port(): number {
+    return portOf(this.#server);
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  emitted(event: unknown): void {
+    this.events.push(event);
+    const waiting = [...this.#waiting];
+    this.#waiting.clear();
+    for (const resolve of waiting) resolve();
+  }
+
+  /** Resolves when so many events have been emitted. */
+  async received(count: number): Promise<void> {
+    while (this.events.length < count) {
+      await new Promise<void>((resolve) => {
+        this.#waiting.add(resolve);
+      });
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#server.close();
+    this.#server.closeAllConnections();
+    await once(this.#server, 'close');
+  }
+}
+
+/** Takes the access log out of an Express 4 application and keeps errors of its program off the test's output. */
+export function silence(application: { set(name: 'env', value: 'test'): unknown }): void {
+  application.set('env', 'test');
+  const router: unknown = Reflect.get(application, '_router');
+  const stack: unknown = typeof router === 'function' ? Reflect.get(router, 'stack') : null;
+  if (!Array.isArray(stack)) return;
+  const at = stack.findIndex((layer: unknown) => typeof layer === 'object' && layer !== null && 'name' in layer && layer.name === 'logger');
+  if (at !== -1) stack.splice(at, 1);
+}
