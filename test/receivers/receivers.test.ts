@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AS_TOKEN, HS_TOKEN, PushWorld, registrationFor } from '../support/push-world.ts';
+import { startBotSdk } from '../support/receiver-bot-sdk.ts';
 import { startBotSdkLegacy } from '../support/receiver-bot-sdk-legacy.ts';
 import { startMatrixAppservice } from '../support/receiver-matrix-appservice.ts';
 import { StubHomeserver } from '../support/stub-homeserver.ts';
@@ -97,5 +98,41 @@ test('R55 R56 matrix-bot-sdk 0.5 knows no bearer token: rejected, and reported a
   const outcome = await world.send(registrationFor(receiver.url), '1', body(events(1, 1)));
   assert.equal(outcome.kind === 'rejected' && outcome.misconfiguration && outcome.httpStatus, 401);
   assert.match(outcome.kind === 'rejected' ? outcome.message : '', /hs_token \(HTTP 401, AUTH_FAILED\)/);
+  assert.deepEqual(receiver.events, []);
+});
+
+test('R49 R62 matrix-bot-sdk 0.8 emits exactly what was pushed, in order', async () => {
+  await using world = new PushWorld();
+  await using homeserver = await StubHomeserver.start();
+  await using receiver = await startBotSdk({ hsToken: HS_TOKEN, asToken: AS_TOKEN, homeserverUrl: homeserver.url });
+  assert.deepEqual(homeserver.requests, ['POST /_matrix/client/v3/register']);
+  const registration = registrationFor(receiver.url);
+  const all: unknown[] = [];
+  for (let txn = 0; txn < 5; txn++) {
+    const list = events(txn * 100, 100);
+    all.push(...list);
+    assert.deepEqual(await world.send(registration, String(1_767_225_600_000_000 + txn), body(list)), { kind: 'delivered', httpStatus: 200 });
+  }
+  assert.deepEqual(receiver.events, all);
+});
+
+test('R59 matrix-bot-sdk 0.8 emits a transaction once that is sent again under its id, even long after', async () => {
+  await using world = new PushWorld();
+  await using homeserver = await StubHomeserver.start();
+  await using receiver = await startBotSdk({ hsToken: HS_TOKEN, asToken: AS_TOKEN, homeserverUrl: homeserver.url });
+  const registration = registrationFor(receiver.url);
+  for (const txnId of ['7', '7', '8', '7']) assert.equal((await world.send(registration, txnId, body(events(Number(txnId), 1)))).kind, 'delivered');
+  assert.deepEqual(receiver.events, [...events(7, 1), ...events(8, 1)]);
+});
+
+test('R55 matrix-bot-sdk 0.8 refuses a wrong token, and a body without events', async () => {
+  await using world = new PushWorld();
+  await using homeserver = await StubHomeserver.start();
+  await using receiver = await startBotSdk({ hsToken: HS_TOKEN, asToken: AS_TOKEN, homeserverUrl: homeserver.url });
+  const wrong = await world.send(registrationFor(receiver.url, { hs_token: 'wrong' }), '1', body(events(1, 1)));
+  assert.equal(wrong.kind === 'rejected' && wrong.misconfiguration && wrong.httpStatus, 401);
+  const empty = await world.send(registrationFor(receiver.url), '1', '{}');
+  assert.equal(empty.kind === 'rejected' && !empty.misconfiguration && empty.httpStatus, 400);
+  assert.equal((await world.send(registrationFor(receiver.url), '1', body([]))).kind, 'delivered');
   assert.deepEqual(receiver.events, []);
 });

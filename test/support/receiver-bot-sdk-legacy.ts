@@ -1,15 +1,7 @@
 /** An appservice written with matrix-bot-sdk 0.5, which knows the token in the query only. Calls its homeserver when it starts. */
 import { Appservice, LogLevel, LogService } from 'bot-sdk-legacy';
 import { LibraryReceiver, silence } from './receiver-library.ts';
-
-export interface BotSdkOptions {
-  readonly hsToken: string;
-  readonly asToken: string;
-  readonly homeserverUrl: string;
-  readonly serverName?: string;
-  readonly senderLocalpart?: string;
-  readonly port?: number;
-}
+import type { BotSdkOptions } from './receiver-library.ts';
 
 export async function startBotSdkLegacy({ hsToken, asToken, homeserverUrl, serverName = 'example.org', senderLocalpart = 'logger', port }: BotSdkOptions): Promise<LibraryReceiver> {
   LogService.setLevel(LogLevel.ERROR);

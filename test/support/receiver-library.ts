@@ -7,6 +7,16 @@ import { createServer } from 'node:http';
 import type { RequestListener, Server } from 'node:http';
 import { portOf } from './receiver.ts';
 
+/** What an appservice written with a generation of matrix-bot-sdk is started with. */
+export interface BotSdkOptions {
+  readonly hsToken: string;
+  readonly asToken: string;
+  readonly homeserverUrl: string;
+  readonly serverName?: string;
+  readonly senderLocalpart?: string;
+  readonly port?: number;
+}
+
 export class LibraryReceiver implements AsyncDisposable {
   /** What the library emitted to its program, in order. */
   readonly events: unknown[] = [];
