@@ -137,3 +137,14 @@ export interface Homeservers {
   router(serverName: string): HomeserverPort | undefined;
   admin(serverName: string): AdminPort | undefined;
 }
+
+/** What the doors tell the metrics. `code` is the gRPC status code. Never throws. */
+export interface RpcMeter {
+  observe(method: string, code: number, durationMs: number): void;
+}
+
+/** What `/healthz`, `/readyz` and `/metrics` answer. */
+export interface HttpProbes {
+  ready(): { readonly ready: boolean; readonly detail: Readonly<Record<string, unknown>> };
+  metrics(): Promise<{ readonly contentType: string; readonly text: string }>;
+}

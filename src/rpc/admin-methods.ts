@@ -1,0 +1,122 @@
+/** What each method of AppserviceAdmin does, for both doors. */
+import type { MessageInitShape, MessageShape } from '@bufbuild/protobuf';
+import type {
+  DeleteRegistrationRequestSchema,
+  GetAppserviceResponseSchema,
+  GetRegistrationResponseSchema,
+  ListAppservicesRequestSchema,
+  ListAppservicesResponseSchema,
+  ListRegistrationsRequestSchema,
+  ListRegistrationsResponseSchema,
+  PutRegistrationRequestSchema,
+  PutRegistrationResponseSchema,
+  WatchEventsRequestSchema,
+  WatchEventsResponseSchema,
+} from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
+import { DeleteRegistrationRequest_Backlog as Backlog } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
+import type { Caller } from './authentication.ts';
+import { appserviceTo, domainEventTo, invalid } from './conversion.ts';
+import type { AdminPort, AppserviceStatus, Homeservers, PutRegistrationRequest } from './ports.ts';
+import { registrationFrom, registrationTo } from './registration-conversion.ts';
+import { allowed, found } from './router-methods.ts';
+
+const PAGE_SIZE_DEFAULT = 100;
+const PAGE_SIZE_MAX = 1000;
+const WATCHED_MAX = 1000;
+const ID_BYTES_MAX = 1024;
+
+/** A request that names one appservice. */
+interface AppserviceRequest {
+  readonly serverName?: string | undefined;
+  readonly appserviceId: string;
+}
+
+interface AppserviceAnswer {
+  readonly appservice: MessageInitShape<typeof GetAppserviceResponseSchema>['appservice'];
+}
+
+export class AdminMethods {
+  readonly #homeservers: Homeservers;
+  readonly #rateLimitedDefault: boolean;
+
+  constructor(homeservers: Homeservers, rateLimitedDefault: boolean) {
+    this.#homeservers = homeservers;
+    this.#rateLimitedDefault = rateLimitedDefault;
+  }
+
+  async putRegistration(request: MessageShape<typeof PutRegistrationRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof PutRegistrationResponseSchema>> {
+    const { validateOnly, resumeParked } = request;
+    const { registration, warnings } = await this.#admin(request, caller).putRegistration({ source: this.#source(request), validateOnly, resumeParked });
+    return { registration: registrationTo(registration), warnings: warnings.map(({ code, message }) => ({ code, message })) };
+  }
+
+  async getRegistration(request: AppserviceRequest, caller: Caller): Promise<MessageInitShape<typeof GetRegistrationResponseSchema>> {
+    return { registration: registrationTo(this.#admin(request, caller).getRegistration(idOf(request))) };
+  }
+
+  async listRegistrations(request: MessageShape<typeof ListRegistrationsRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof ListRegistrationsResponseSchema>> {
+    const page = this.#admin(request, caller).listRegistrations(pageSize(request.pageSize), request.pageToken);
+    return { registrations: page.items.map(registrationTo), nextPageToken: page.nextPageToken };
+  }
+
+  async deleteRegistration(request: MessageShape<typeof DeleteRegistrationRequestSchema>, caller: Caller): Promise<Record<string, never>> {
+    if (request.backlog !== Backlog.DISCARD && request.backlog !== Backlog.PARK) {
+      throw invalid('backlog', 'Say what becomes of what is queued: BACKLOG_DISCARD gives it up, BACKLOG_PARK keeps it undelivered.');
+    }
+    await this.#admin(request, caller).deleteRegistration(idOf(request), request.backlog === Backlog.PARK ? 'park' : 'discard');
+    return {};
+  }
+
+  getAppservice(request: AppserviceRequest, caller: Caller): Promise<AppserviceAnswer> {
+    return answered(this.#admin(request, caller).getAppservice(idOf(request)));
+  }
+
+  async listAppservices(request: MessageShape<typeof ListAppservicesRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof ListAppservicesResponseSchema>> {
+    const page = await this.#admin(request, caller).listAppservices(pageSize(request.pageSize), request.pageToken);
+    return { appservices: page.items.map(appserviceTo), nextPageToken: page.nextPageToken };
+  }
+
+  setPaused(request: AppserviceRequest, caller: Caller, paused: boolean): Promise<AppserviceAnswer> {
+    return answered(this.#admin(request, caller).setPaused(idOf(request), paused));
+  }
+
+  retryNow(request: AppserviceRequest, caller: Caller): Promise<AppserviceAnswer> {
+    return answered(this.#admin(request, caller).retryNow(idOf(request)));
+  }
+
+  async *watchEvents(request: MessageShape<typeof WatchEventsRequestSchema>, caller: Caller, signal: AbortSignal): AsyncGenerator<MessageInitShape<typeof WatchEventsResponseSchema>> {
+    if (request.appserviceIds.length > WATCHED_MAX) throw invalid('appservice_ids', `At most ${WATCHED_MAX} appservices can be named; name none to watch all.`);
+    const events = this.#admin(request, caller).watch(request.appserviceIds, signal);
+    for await (const { record, droppedCount } of events) yield domainEventTo(record, droppedCount);
+  }
+
+  #admin({ serverName }: { readonly serverName?: string | undefined }, caller: Caller): AdminPort {
+    const wanted = serverName ?? caller.serverName ?? this.#homeservers.defaultServerName;
+    return found(this.#homeservers.admin(allowed(wanted, caller)), wanted);
+  }
+
+  #source({ source }: MessageShape<typeof PutRegistrationRequestSchema>): PutRegistrationRequest['source'] {
+    switch (source.case) {
+      case 'yaml':
+        return { kind: 'yaml', text: source.value };
+      case 'registration':
+        return { kind: 'registration', registration: registrationFrom(source.value, this.#rateLimitedDefault) };
+      case undefined:
+        throw invalid('source', 'Send the registration, as yaml or as a registration message.');
+    }
+  }
+}
+
+async function answered(status: Promise<AppserviceStatus>): Promise<AppserviceAnswer> {
+  return { appservice: appserviceTo(await status) };
+}
+
+function idOf({ appserviceId }: AppserviceRequest): string {
+  if (appserviceId === '' || Buffer.byteLength(appserviceId) > ID_BYTES_MAX) throw invalid('appservice_id', `Name the appservice, in at most ${ID_BYTES_MAX} bytes.`);
+  return appserviceId;
+}
+
+function pageSize(wanted: number): number {
+  if (wanted < 0) throw invalid('page_size', `A page_size is 0 or more; at most ${PAGE_SIZE_MAX} are returned.`);
+  return wanted === 0 ? PAGE_SIZE_DEFAULT : Math.min(wanted, PAGE_SIZE_MAX);
+}

@@ -1,0 +1,174 @@
+/**
+ * From wire messages to domain values and back, with the bounds of the contract. Every refusal names the field.
+ */
+import type { MessageInitShape, MessageShape } from '@bufbuild/protobuf';
+import type { Timestamp } from '@bufbuild/protobuf/wkt';
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import type { AppserviceSchema } from '../../gen/matrix/appservice/v1/appservice_pb.ts';
+import { Appservice_HeldBy, DeliveryState as WireState } from '../../gen/matrix/appservice/v1/appservice_pb.ts';
+import type { WatchEventsResponseSchema } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
+import type {
+  AuthorizeIdentifierRequestSchema,
+  CheckNamespaceRequestSchema,
+  SubmitEventsRequestSchema,
+  SubmitEventsResponseSchema,
+} from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
+import { AuthorizeIdentifierRequest_Action as Action } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
+import type { DeliveryState } from '../appservice/delivery-state.ts';
+import type { DomainEventRecord } from '../appservice/domain-event.ts';
+import type { AppserviceStatus, AuthorizeRequest, RoomContext, Subject, Submission, SubmissionResult } from './ports.ts';
+import { Code, RpcStatus } from './status.ts';
+
+export const EVENTS_MAX = 1000;
+export const ROOMS_MAX = 1000;
+export const REQUEST_BYTES_MAX = 8 * 1024 * 1024;
+const STREAM_BYTES_MAX = 255;
+const ROOM_ID_BYTES_MAX = 1024;
+const ALIASES_MAX = 1000;
+const MEMBERS_MAX = 200_000;
+const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
+
+export function invalid(field: string, message: string): RpcStatus {
+  return new RpcStatus({ code: Code.invalidArgument, reason: 'INVALID_FIELD', message, field });
+}
+
+function position(value: bigint, field: string): number {
+  if (value < 0n || value > MAX_SAFE) throw invalid(field, 'A stream position is an integer from 0 through 9007199254740991.');
+  return Number(value);
+}
+
+export function streamName(name: string | undefined): string {
+  if (name === undefined) return '';
+  if (Buffer.byteLength(name) > STREAM_BYTES_MAX) throw invalid('stream', `The name of a stream has at most ${STREAM_BYTES_MAX} bytes.`);
+  return name;
+}
+
+export function submissionFrom(request: MessageShape<typeof SubmitEventsRequestSchema>): Submission {
+  const { events, rooms } = request;
+  if (events.length > EVENTS_MAX) throw invalid('events', `A request has at most ${EVENTS_MAX} events; this one has ${events.length}. Divide it.`);
+  if (rooms.length > ROOMS_MAX) throw invalid('rooms', `A request has at most ${ROOMS_MAX} rooms; this one has ${rooms.length}. Divide it.`);
+  return {
+    stream: streamName(request.stream),
+    events: events.map(({ json, streamPosition }, at) => ({ json, streamPosition: position(streamPosition, `events[${at}].stream_position`) })),
+    rooms: rooms.map((room, at): RoomContext => {
+      const roomId = room.roomId;
+      if (roomId === '' || Buffer.byteLength(roomId) > ROOM_ID_BYTES_MAX) throw invalid(`rooms[${at}].room_id`, `A room context needs a room_id of at most ${ROOM_ID_BYTES_MAX} bytes.`);
+      return {
+        roomId,
+        localAliases: bounded(room.localAliases?.roomAliases, ALIASES_MAX, `rooms[${at}].local_aliases.room_aliases`),
+        localMembers: bounded(room.localMembers?.userIds, MEMBERS_MAX, `rooms[${at}].local_members.user_ids`),
+      };
+    }),
+  };
+}
+
+function bounded(list: string[] | undefined, countMax: number, field: string): readonly string[] | undefined {
+  if (list !== undefined && list.length > countMax) throw invalid(field, `This list has at most ${countMax} items; this one has ${list.length}.`);
+  return list;
+}
+
+export function submissionResultTo(result: SubmissionResult): MessageInitShape<typeof SubmitEventsResponseSchema> {
+  const { streamPosition, logPosition, accepted, duplicates, routed, wantedRoomIds } = result;
+  return { streamPosition: BigInt(streamPosition), logPosition: BigInt(logPosition), accepted, duplicates, routed, wantedRoomIds: [...wantedRoomIds] };
+}
+
+type WireSubject = MessageShape<typeof CheckNamespaceRequestSchema>['subject'];
+
+export function subjectFrom(subject: WireSubject): Subject {
+  switch (subject.case) {
+    case 'userId':
+      return { kind: 'users', identifier: subject.value };
+    case 'roomAlias':
+      return { kind: 'aliases', identifier: subject.value };
+    case 'roomId':
+      return { kind: 'rooms', identifier: subject.value };
+    case undefined:
+      throw invalid('subject', 'Name what is asked about: user_id, room_alias or room_id.');
+  }
+}
+
+const ACTIONS: ReadonlyMap<Action, AuthorizeRequest['action']> = new Map([
+  [Action.CREATE, 'create'],
+  [Action.DELETE, 'delete'],
+  [Action.LOGIN, 'login'],
+]);
+
+export function authorizeFrom(request: MessageShape<typeof AuthorizeIdentifierRequestSchema>): AuthorizeRequest {
+  const { actor, action, userRegistered } = request;
+  const wanted = ACTIONS.get(action);
+  if (wanted === undefined) throw invalid('action', 'Say what the actor wants to do: ACTION_CREATE, ACTION_DELETE or ACTION_LOGIN.');
+  const subject = subjectFrom(request.subject);
+  switch (actor.case) {
+    case 'asToken':
+      return { subject, action: wanted, actor: { kind: 'as_token', asToken: actor.value }, userRegistered };
+    case 'appserviceId':
+      return { subject, action: wanted, actor: { kind: 'appservice_id', appserviceId: actor.value }, userRegistered };
+    case 'personUserId':
+      return { subject, action: wanted, actor: { kind: 'person', userId: actor.value }, userRegistered };
+    case undefined:
+      throw invalid('actor', 'Say who wants to do it: as_token, appservice_id or person_user_id.');
+  }
+}
+
+const STATES: Readonly<Record<DeliveryState, WireState>> = {
+  idle: WireState.IDLE,
+  delivering: WireState.DELIVERING,
+  retrying: WireState.RETRYING,
+  failed: WireState.FAILED,
+};
+
+const HELD_BY = { no_url: Appservice_HeldBy.NO_URL, paused: Appservice_HeldBy.PAUSED, parked: Appservice_HeldBy.PARKED } as const;
+
+function timestamp(timeMs: number): Timestamp {
+  return timestampFromMs(Math.floor(timeMs));
+}
+
+export function appserviceTo(status: AppserviceStatus): MessageInitShape<typeof AppserviceSchema> {
+  const { transaction, lastError, oldestEntryTimeMs, heldBy } = status;
+  return {
+    appserviceId: status.appserviceId,
+    state: STATES[status.state],
+    paused: status.paused,
+    deliveredLogPosition: BigInt(status.deliveredLogPosition),
+    backlogEntries: BigInt(status.backlogEntries),
+    backlogBytes: BigInt(status.backlogBytes),
+    ...(oldestEntryTimeMs === null ? {} : { oldestEntryTime: timestamp(oldestEntryTimeMs) }),
+    ...(transaction === null
+      ? {}
+      : {
+          transaction: {
+            txnId: transaction.txnId,
+            eventCount: transaction.eventCount,
+            attemptCount: transaction.attemptCount,
+            ...(transaction.nextAttemptTimeMs === 0 ? {} : { nextAttemptTime: timestamp(transaction.nextAttemptTimeMs) }),
+          },
+        }),
+    ...(lastError === null
+      ? {}
+      : {
+          lastError: {
+            kind: lastError.kind,
+            message: lastError.message,
+            time: timestamp(lastError.timeMs),
+            ...(lastError.httpStatus === null ? {} : { httpStatus: lastError.httpStatus }),
+          },
+        }),
+    deliveredEntries: BigInt(status.deliveredEntries),
+    attempts: BigInt(status.attempts),
+    failedAttempts: BigInt(status.failedAttempts),
+    heldBy: heldBy === null ? Appservice_HeldBy.UNSPECIFIED : HELD_BY[heldBy],
+    quarantinedEntries: BigInt(status.quarantinedEntries),
+  };
+}
+
+export function domainEventTo({ timeMs, event }: DomainEventRecord, droppedCount: number): MessageInitShape<typeof WatchEventsResponseSchema> {
+  const common = { time: timestamp(timeMs), droppedCount: BigInt(droppedCount) };
+  switch (event.kind) {
+    case 'events_delivered':
+      return { ...common, event: { case: 'eventsDelivered', value: { serviceId: event.service_id, transactionId: event.transaction_id, eventCount: event.event_count } } };
+    case 'delivery_failed':
+      return { ...common, event: { case: 'deliveryFailed', value: { serviceId: event.service_id, transactionId: event.transaction_id, retryCount: event.retry_count } } };
+    case 'state_changed':
+      return { ...common, event: { case: 'stateChanged', value: { serviceId: event.service_id, state: STATES[event.state], paused: event.paused } } };
+  }
+}

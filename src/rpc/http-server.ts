@@ -1,0 +1,243 @@
+/**
+ * The HTTP door: Connect, gRPC-Web and gRPC by connect-node, and the probes. One port speaks HTTP/1.1 and, for gRPC
+ * clients, HTTP/2 without TLS: a connection's first bytes tell which.
+ */
+import type { ConnectRouter, HandlerContext, Interceptor } from '@connectrpc/connect';
+import { ConnectError } from '@connectrpc/connect';
+import { compressionGzip, connectNodeAdapter } from '@connectrpc/connect-node';
+import { createServer as createHttpServer } from 'node:http';
+import type { Server as HttpServer1 } from 'node:http';
+import { createServer as createHttp2Server } from 'node:http2';
+import type { Http2Server, ServerHttp2Session } from 'node:http2';
+import { createServer as createNetServer } from 'node:net';
+import type { Server as NetServer, Socket } from 'node:net';
+import { AppserviceAdmin } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
+import { AppserviceRouter } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
+import type { Clock } from '../clock.ts';
+import type { Logger } from '../logger.ts';
+import type { AdminMethods } from './admin-methods.ts';
+import type { Authenticator, Caller } from './authentication.ts';
+import { REQUEST_BYTES_MAX } from './conversion.ts';
+import { statusOf } from './errors.ts';
+import type { HttpProbes, RpcMeter } from './ports.ts';
+import type { RouterMethods } from './router-methods.ts';
+import { detailsOf } from './status.ts';
+
+export interface HttpServerOptions {
+  /** `host:port`; port 0 = any free one. */
+  readonly listen: string;
+  readonly router: RouterMethods;
+  readonly admin: AdminMethods;
+  readonly authenticator: Authenticator;
+  readonly probes: HttpProbes;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly meter: RpcMeter;
+}
+
+/** JSON carries bytes as base64, a third larger. */
+const MESSAGE_BYTES_MAX = Math.ceil((REQUEST_BYTES_MAX * 4) / 3) + 64 * 1024;
+const CONNECTIONS_MAX = 1000;
+const HEADER_BYTES_MAX = 16 * 1024;
+const HEADERS_TIMEOUT_MS = 10_000;
+const REQUEST_TIMEOUT_MS = 60_000;
+const KEEPALIVE_TIMEOUT_MS = 65_000;
+const FIRST_BYTES_TIMEOUT_MS = 10_000;
+const STREAMS_PER_CONNECTION_MAX = 200;
+/** How a connection with HTTP/2 begins, RFC 9113 section 3.4. */
+const HTTP2_PREFACE = Buffer.from('PRI * HTTP/2.0');
+
+type Handler = ReturnType<typeof connectNodeAdapter>;
+type Request = Parameters<Handler>[0];
+type Response = Parameters<Handler>[1];
+
+export class HttpServer implements AsyncDisposable {
+  /** `host:port` it listens on. */
+  readonly address: string;
+  readonly #net: NetServer;
+  readonly #http1: HttpServer1;
+  readonly #sessions: ReadonlySet<ServerHttp2Session>;
+  readonly #sockets: ReadonlySet<Socket>;
+  readonly #streams: AbortController;
+
+  private constructor(address: string, net: NetServer, http1: HttpServer1, sessions: ReadonlySet<ServerHttp2Session>, sockets: ReadonlySet<Socket>, streams: AbortController) {
+    this.address = address;
+    this.#net = net;
+    this.#http1 = http1;
+    this.#sessions = sessions;
+    this.#sockets = sockets;
+    this.#streams = streams;
+  }
+
+  /** Rejects with an Error whose message says what to do if the address cannot be listened on. */
+  static async start(options: HttpServerOptions): Promise<HttpServer> {
+    const streams = new AbortController();
+    const handle = handlerOf(options, streams.signal);
+    const http1 = createHttpServer(
+      { maxHeaderSize: HEADER_BYTES_MAX, headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS, keepAliveTimeout: KEEPALIVE_TIMEOUT_MS, connectionsCheckingInterval: 5000 },
+      handle,
+    );
+    const http2 = createHttp2Server({ settings: { maxConcurrentStreams: STREAMS_PER_CONNECTION_MAX, maxHeaderListSize: HEADER_BYTES_MAX } }, handle);
+    const sessions = new Set<ServerHttp2Session>();
+    http2.on('session', (session: ServerHttp2Session) => {
+      sessions.add(session);
+      session.on('close', () => sessions.delete(session));
+    });
+    const sockets = new Set<Socket>();
+    const net = createNetServer((socket) => {
+      sockets.add(socket);
+      socket.on('close', () => sockets.delete(socket));
+      sniff(socket, http1, http2);
+    });
+    net.maxConnections = CONNECTIONS_MAX;
+    const port = await listen(net, options.listen);
+    return new HttpServer(`${hostOf(options.listen)}:${port}`, net, http1, sessions, sockets, streams);
+  }
+
+  /** Takes no more connections, ends the streams that never end by themselves, and resolves when all calls have ended. */
+  async drain(): Promise<void> {
+    this.#streams.abort();
+    const closed = new Promise<void>((resolve) => this.#net.close(() => resolve()));
+    this.#http1.closeIdleConnections();
+    for (const session of this.#sessions) session.close();
+    await closed;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#streams.abort();
+    this.#net.close();
+    for (const socket of this.#sockets) socket.destroy();
+    await Promise.resolve();
+  }
+}
+
+export function hostOf(listen: string): string {
+  return listen.slice(0, listen.lastIndexOf(':'));
+}
+
+/** True if only this machine can reach the address. */
+export function isLoopback(listen: string): boolean {
+  const host = hostOf(listen).replace(/^\[|\]$/g, '');
+  return host === 'localhost' || host === '::1' || /^127\./.test(host);
+}
+
+function listen(net: NetServer, address: string): Promise<number> {
+  const host = hostOf(address).replace(/^\[|\]$/g, '');
+  return new Promise((resolve, reject) => {
+    net.once('error', (error: NodeJS.ErrnoException) => {
+      reject(new Error(`cannot listen for HTTP on ${address}: ${error.code === 'EADDRINUSE' ? 'the port is taken' : 'the address cannot be used'}. Choose another by ROUTER_HTTP_LISTEN`, { cause: error }));
+    });
+    net.listen(Number(address.slice(address.lastIndexOf(':') + 1)), host, () => {
+      const bound = net.address();
+      resolve(typeof bound === 'object' && bound !== null ? bound.port : 0);
+    });
+  });
+}
+
+/** Hands the connection to HTTP/1.1 or HTTP/2 by its first bytes. */
+function sniff(socket: Socket, http1: HttpServer1, http2: Http2Server): void {
+  socket.on('error', () => socket.destroy());
+  socket.setTimeout(FIRST_BYTES_TIMEOUT_MS, () => socket.destroy());
+  socket.once('data', (bytes: Buffer) => {
+    socket.pause();
+    socket.setTimeout(0);
+    socket.removeAllListeners('timeout');
+    socket.unshift(bytes);
+    const isHttp2 = bytes.length >= 3 && HTTP2_PREFACE.subarray(0, bytes.length).equals(bytes.subarray(0, HTTP2_PREFACE.length));
+    (isHttp2 ? http2 : http1).emit('connection', socket);
+    if (!isHttp2) socket.resume();
+  });
+}
+
+function handlerOf(options: HttpServerOptions, draining: AbortSignal): Handler {
+  return connectNodeAdapter({
+    routes: (router) => addRoutes(router, options, draining),
+    interceptors: [observing(options)],
+    readMaxBytes: MESSAGE_BYTES_MAX,
+    writeMaxBytes: 16 * 1024 * 1024,
+    acceptCompression: [compressionGzip],
+    fallback: (request, response) => void probe(options, request, response),
+  });
+}
+
+/** Times every call and turns every error into what callers see. */
+function observing({ clock, meter, logger }: HttpServerOptions): Interceptor {
+  return (next) => async (request) => {
+    const beganMs = clock.monotonicMs();
+    const name = `${request.service.typeName}/${request.method.name}`;
+    try {
+      const response = await next(request);
+      meter.observe(name, 0, clock.monotonicMs() - beganMs);
+      return response;
+    } catch (error) {
+      const connectError = error instanceof ConnectError ? error : connectErrorOf(error, logger);
+      meter.observe(name, connectError.code, clock.monotonicMs() - beganMs);
+      throw connectError;
+    }
+  };
+}
+
+function connectErrorOf(error: unknown, logger: Logger): ConnectError {
+  const { parts } = statusOf(error, logger);
+  const details = detailsOf(parts).map(({ desc, value }) => ({ desc, value }));
+  return new ConnectError(parts.message, parts.code, undefined, details);
+}
+
+function addRoutes(router: ConnectRouter, options: HttpServerOptions, draining: AbortSignal): void {
+  const { router: r, admin: a, authenticator, logger } = options;
+  const callerOf = (context: HandlerContext): Caller =>
+    authenticator.authenticate(`${context.service.typeName}/${context.method.name}`, context.requestHeader.get('authorization') ?? undefined);
+  /** Streams end outside the interceptor, so their errors are turned here. */
+  async function* told<Answer>(answers: () => AsyncIterable<Answer>): AsyncGenerator<Answer> {
+    try {
+      yield* answers();
+    } catch (error) {
+      throw error instanceof ConnectError ? error : connectErrorOf(error, logger);
+    }
+  }
+  router.service(AppserviceRouter, {
+    submitEvents: async (request, context) => r.submitEvents(request, callerOf(context)),
+    streamEvents: (requests, context) => told(() => r.streamEvents(requests, callerOf(context))),
+    getStreamPosition: async (request, context) => r.getStreamPosition(request, callerOf(context)),
+    checkNamespace: async (request, context) => r.checkNamespace(request, callerOf(context)),
+    authorizeIdentifier: async (request, context) => r.authorizeIdentifier(request, callerOf(context)),
+  });
+  router.service(AppserviceAdmin, {
+    putRegistration: async (request, context) => a.putRegistration(request, callerOf(context)),
+    getRegistration: async (request, context) => a.getRegistration(request, callerOf(context)),
+    listRegistrations: async (request, context) => a.listRegistrations(request, callerOf(context)),
+    deleteRegistration: async (request, context) => a.deleteRegistration(request, callerOf(context)),
+    getAppservice: async (request, context) => a.getAppservice(request, callerOf(context)),
+    listAppservices: async (request, context) => a.listAppservices(request, callerOf(context)),
+    pauseDelivery: async (request, context) => a.setPaused(request, callerOf(context), true),
+    resumeDelivery: async (request, context) => a.setPaused(request, callerOf(context), false),
+    retryNow: async (request, context) => a.retryNow(request, callerOf(context)),
+    watchEvents: (request, context) => told(() => a.watchEvents(request, callerOf(context), AbortSignal.any([context.signal, draining]))),
+  });
+}
+
+async function probe(options: HttpServerOptions, request: Request, response: Response): Promise<void> {
+  const { probes, authenticator, listen: address } = options;
+  const path = (request.url ?? '').split('?')[0];
+  const isRead = request.method === 'GET' || request.method === 'HEAD';
+  if (path === '/healthz' && isRead) return answer(response, 200, 'application/json', '{"status":"ok"}\n');
+  if (path === '/readyz' && isRead) {
+    const { ready, detail } = probes.ready();
+    return answer(response, ready ? 200 : 503, 'application/json', `${JSON.stringify({ ready, ...detail })}\n`);
+  }
+  if (path === '/metrics' && isRead) {
+    if (!isLoopback(address) && !authenticator.hasRole(request.headers.authorization, ['monitor', 'admin'])) {
+      return answer(response, 401, 'text/plain', 'Send "authorization: Bearer TOKEN" with a credential of the role monitor.\n');
+    }
+    const { contentType, text } = await probes.metrics();
+    return answer(response, 200, contentType, text);
+  }
+  answer(response, 404, 'text/plain', 'There is nothing here. See /healthz, /readyz, /metrics and the service matrix.appservice.v1.AppserviceRouter.\n');
+}
+
+function answer(response: Response, status: number, contentType: string, text: string): void {
+  response.statusCode = status;
+  response.setHeader('content-type', contentType);
+  response.setHeader('x-content-type-options', 'nosniff');
+  response.end(text);
+}

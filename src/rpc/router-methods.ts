@@ -1,0 +1,71 @@
+/** What each method of AppserviceRouter does, for both doors. */
+import type { MessageInitShape, MessageShape } from '@bufbuild/protobuf';
+import type {
+  AuthorizeIdentifierRequestSchema,
+  AuthorizeIdentifierResponseSchema,
+  CheckNamespaceRequestSchema,
+  CheckNamespaceResponseSchema,
+  GetStreamPositionRequestSchema,
+  GetStreamPositionResponseSchema,
+  SubmitEventsRequestSchema,
+  SubmitEventsResponseSchema,
+} from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
+import type { Caller } from './authentication.ts';
+import { authorizeFrom, streamName, subjectFrom, submissionFrom, submissionResultTo } from './conversion.ts';
+import { pipelined } from './pipeline.ts';
+import type { HomeserverPort, Homeservers } from './ports.ts';
+import { Code, RpcStatus } from './status.ts';
+
+/** Messages of one stream that are worked on at a time. */
+const STREAM_IN_FLIGHT_MAX = 32;
+
+export class RouterMethods {
+  readonly #homeservers: Homeservers;
+
+  constructor(homeservers: Homeservers) {
+    this.#homeservers = homeservers;
+  }
+
+  async submitEvents(request: MessageShape<typeof SubmitEventsRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof SubmitEventsResponseSchema>> {
+    const homeserver = this.#homeserver(request.serverName, caller);
+    return submissionResultTo(await homeserver.submit(submissionFrom(request)));
+  }
+
+  streamEvents(requests: AsyncIterable<MessageShape<typeof SubmitEventsRequestSchema>>, caller: Caller): AsyncGenerator<MessageInitShape<typeof SubmitEventsResponseSchema>> {
+    return pipelined(requests, (request) => this.submitEvents(request, caller), STREAM_IN_FLIGHT_MAX);
+  }
+
+  async getStreamPosition(request: MessageShape<typeof GetStreamPositionRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof GetStreamPositionResponseSchema>> {
+    const { streamPosition, logPosition } = await this.#homeserver(request.serverName, caller).streamPosition(streamName(request.stream));
+    return { streamPosition: BigInt(streamPosition), logPosition: BigInt(logPosition) };
+  }
+
+  async checkNamespace(request: MessageShape<typeof CheckNamespaceRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof CheckNamespaceResponseSchema>> {
+    const verdict = this.#homeserver(request.serverName, caller).checkNamespace(subjectFrom(request.subject));
+    const { exclusive, exclusiveAppserviceIds, senderUser } = verdict;
+    return { matches: verdict.matches.map((match) => ({ ...match })), exclusive, exclusiveAppserviceIds: [...exclusiveAppserviceIds], senderUser };
+  }
+
+  async authorizeIdentifier(request: MessageShape<typeof AuthorizeIdentifierRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof AuthorizeIdentifierResponseSchema>> {
+    const appserviceId = this.#homeserver(request.serverName, caller).authorize(authorizeFrom(request));
+    return appserviceId === undefined ? {} : { appserviceId };
+  }
+
+  #homeserver(serverName: string | undefined, caller: Caller): HomeserverPort {
+    const wanted = serverName ?? caller.serverName ?? this.#homeservers.defaultServerName;
+    return found(this.#homeservers.router(allowed(wanted, caller)), wanted);
+  }
+}
+
+/** The server name, if the caller's credential is not bound to another. */
+export function allowed(serverName: string, caller: Caller): string {
+  if (caller.serverName === null || caller.serverName === serverName) return serverName;
+  const message = `The credential "${caller.name}" is bound to another server_name. Leave server_name out, or use the credential of that homeserver.`;
+  throw new RpcStatus({ code: Code.permissionDenied, reason: 'SERVER_NAME_FORBIDDEN', message, field: 'server_name' });
+}
+
+export function found<Port>(port: Port | undefined, serverName: string): Port {
+  if (port !== undefined) return port;
+  const message = `This router serves no homeserver "${serverName.slice(0, 255)}". Its server names come from ROUTER_SERVER_NAME and the credentials.`;
+  throw new RpcStatus({ code: Code.notFound, reason: 'SERVER_NAME_UNKNOWN', message, field: 'server_name' });
+}
