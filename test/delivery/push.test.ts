@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
+import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { test } from 'node:test';
 import type { PushOutcome } from '../../src/delivery/ports.ts';
@@ -72,6 +73,17 @@ test('R73 takes a 2xx as delivered although its body ends early', async () => {
 test('R71 tells a 413 apart, HTML body and all', async () => {
   const html = `<html>${'x'.repeat(2_000)}</html>`;
   assert.deepEqual(await outcomeOf(answer(413, html, { 'content-type': 'text/html' })), { kind: 'too_large', httpStatus: 413 });
+});
+
+test('R71 hears a 413 that comes while the body is still on its way', async () => {
+  const head = 'HTTP/1.1 413 X\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}';
+  const rude = [(connection: Socket) => void connection.write(head), (connection: Socket) => void connection.pause().end(head)];
+  for (const speak of rude) {
+    await using world = new PushWorld();
+    await using receiver = await Receiver.startWith({ scripts: [], onConnection: (connection) => void connection.once('data', () => speak(connection)) });
+    const outcome = await world.send(registrationFor(receiver.url), '1', 'x'.repeat(6_000_000));
+    assert.equal(outcome.kind, 'too_large');
+  }
 });
 
 test('R67 R68 rejects every other status', async () => {
@@ -148,6 +160,10 @@ test('reads past informational answers', async () => {
     kind: 'delivered',
     httpStatus: 200,
   });
+});
+
+test('an unasked 100 Continue, which the HTTP client does not take, is told as a bad response', async () => {
+  assert.deepEqual(await outcomeOf(raw('HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}')), { kind: 'unreachable', failure: 'bad_response' });
 });
 
 test('classifies a port that nothing listens on', async () => {
