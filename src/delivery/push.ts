@@ -43,10 +43,10 @@ export class HttpPush implements Push {
     const { client, clock, pushTimeoutMs, retryAfterMsMax } = this.#options;
     const url = this.#urlOf(registration);
     if (url === null) return NO_URL;
-    const { push_timeout_ms, ca_file } = registration.delivery_options;
+    const { push_timeout_ms, ca_file, proxy } = registration.delivery_options;
     const timeoutMs = push_timeout_ms ?? pushTimeoutMs;
     const result = await client.request(
-      { owner: `${serverName}|${appserviceId}`, url, caFile: ca_file ?? null },
+      { owner: `${serverName}|${appserviceId}`, url, caFile: ca_file ?? null, proxy: proxy ?? null },
       {
         method: 'PUT',
         path: `/_matrix/app/v1/transactions/${encodeURIComponent(txnId)}`,

@@ -1,10 +1,11 @@
 /**
  * Opening one connection to an appservice:
  *
- *   resolve ──▶ judge every address ──▶ dial the ones that may be ──▶ TLS ──▶ connected
+ *   resolve ──▶ judge every address ──▶ dial the ones that may be ──▶ [tunnel] ──▶ TLS ──▶ connected
  *
  * The name is resolved once and the connection goes to an address that was judged, so a DNS answer that changes between
- * the judgement and the connection changes nothing. Every failure is an {@link OutboundError} with its class.
+ * the judgement and the connection changes nothing. With a proxy it is the proxy's address that is resolved and judged;
+ * the appservice's name is the proxy's to resolve, and only a literal address of it is judged here. Every failure is an {@link OutboundError} with its class.
  */
 import { readFile } from 'node:fs/promises';
 import { lookup } from 'node:dns/promises';
@@ -15,6 +16,7 @@ import type { TLSSocket } from 'node:tls';
 import type { Clock } from '../clock.ts';
 import type { AddressPolicy } from './address-policy.ts';
 import type { OutboundUrl } from './outbound-url.ts';
+import { openTunnel, parseProxyUrl } from './tunnel.ts';
 
 /** Why there was no answer. A closed set. */
 export type OutboundFailure =
@@ -69,8 +71,16 @@ const ADDRESS_ATTEMPT_TIMEOUT_MS = 2_500;
 const KEEP_ALIVE_DELAY_MS = 60_000;
 const CA_FILE_BYTES_MAX = 1024 * 1024;
 
-/** Rejects with an {@link OutboundError}, within `connectTimeoutMs`. `caFile` replaces the system's trusted roots. */
-export async function openConnection(url: OutboundUrl, caFile: string | null, options: ConnectOptions): Promise<Socket> {
+/** How to get to an appservice, beside its url. */
+export interface ConnectRoute {
+  /** PEM file of authorities; replaces the system's trusted roots. */
+  readonly caFile: string | null;
+  /** `http://` URL of a forward proxy. */
+  readonly proxy: string | null;
+}
+
+/** Rejects with an {@link OutboundError}, within `connectTimeoutMs`. */
+export async function openConnection(url: OutboundUrl, { caFile, proxy }: ConnectRoute, options: ConnectOptions): Promise<Socket> {
   const { clock, connectTimeoutMs } = options;
   const settled = new AbortController();
   const expired = new AbortController();
@@ -79,7 +89,7 @@ export async function openConnection(url: OutboundUrl, caFile: string | null, op
   });
   try {
     const ca = url.secure ? await readCa(caFile) : undefined;
-    const socket = await openTransport(url, options, expired.signal);
+    const socket = proxy === null ? await openTransport(url, options, expired.signal) : await openThroughProxy(url, proxy, options, expired.signal);
     socket.setNoDelay(true);
     socket.setKeepAlive(true, KEEP_ALIVE_DELAY_MS);
     return url.secure ? await secure(socket, url, ca, expired.signal) : socket;
@@ -88,20 +98,36 @@ export async function openConnection(url: OutboundUrl, caFile: string | null, op
   }
 }
 
-async function openTransport(url: OutboundUrl, { policy, network }: ConnectOptions, signal: AbortSignal): Promise<Socket> {
-  if (url.unixPath !== null) {
-    const problem = policy.unixProblem(url.unixPath);
-    if (problem !== null) throw new OutboundError('address_refused', problem);
-    return dialled(network.dial({ kind: 'unix', path: url.unixPath }, signal), signal);
+async function openThroughProxy(url: OutboundUrl, text: string, options: ConnectOptions, signal: AbortSignal): Promise<Socket> {
+  const proxy = parseProxyUrl(text);
+  if (proxy === null || url.unixPath !== null) {
+    throw new OutboundError('address_refused', 'The proxy of the registration cannot be used; it must be an http URL, and the url no unix socket.');
   }
-  const known = isIP(url.host) === 0 ? await resolved(network.resolve(url.host), signal) : [url.host];
-  const problems = known.map((address) => policy.addressProblem(url.host, address, url.port));
+  const problem = options.policy.hostProblem(url.host, url.port);
+  if (problem !== null) throw new OutboundError('address_refused', problem);
+  const socket = await openTransport({ host: proxy.host, port: proxy.port, unixPath: null }, options, signal);
+  const authority = `${url.host.includes(':') ? `[${url.host}]` : url.host}:${url.port}`;
+  const status = await openTunnel(socket, authority, proxy, signal).catch(() => {
+    throw new OutboundError(signal.aborted ? 'timeout' : 'connection_reset', 'The proxy of the registration did not answer as a proxy does. Check its address.');
+  });
+  if (status < 200 || status > 299) throw new OutboundError('connection_refused', `The proxy of the registration would not connect to the appservice (HTTP ${status}). Check its rules and its user.`);
+  return socket;
+}
+
+async function openTransport(to: Pick<OutboundUrl, 'host' | 'port' | 'unixPath'>, { policy, network }: ConnectOptions, signal: AbortSignal): Promise<Socket> {
+  if (to.unixPath !== null) {
+    const problem = policy.unixProblem(to.unixPath);
+    if (problem !== null) throw new OutboundError('address_refused', problem);
+    return dialled(network.dial({ kind: 'unix', path: to.unixPath }, signal), signal);
+  }
+  const known = isIP(to.host) === 0 ? await resolved(network.resolve(to.host), signal) : [to.host];
+  const problems = known.map((address) => policy.addressProblem(to.host, address, to.port));
   const addresses = known.filter((_, at) => problems[at] === null).slice(0, ADDRESSES_MAX);
   if (addresses.length === 0) {
     const problem = problems.find((one) => one !== null);
     throw problem === undefined ? new OutboundError('dns') : new OutboundError('address_refused', problem);
   }
-  return dialled(network.dial({ kind: 'tcp', addresses, port: url.port }, signal), signal);
+  return dialled(network.dial({ kind: 'tcp', addresses, port: to.port }, signal), signal);
 }
 
 async function resolved(answer: Promise<readonly string[]>, signal: AbortSignal): Promise<readonly string[]> {

@@ -13,7 +13,7 @@ import { errors, Pool } from 'undici';
 import type { Dispatcher } from 'undici';
 import type { Clock } from '../clock.ts';
 import { codeOf, failureOfCode, openConnection, OutboundError } from './connect.ts';
-import type { ConnectOptions, OutboundFailure } from './connect.ts';
+import type { ConnectOptions, ConnectRoute, OutboundFailure } from './connect.ts';
 import type { OutboundUrl } from './outbound-url.ts';
 
 export interface HttpClientOptions extends ConnectOptions {
@@ -36,11 +36,10 @@ export const HTTP_CLIENT_LIMITS = {
   responseHeaderBytesMax: 16 * 1024,
 } as const;
 
-export interface OutboundTarget {
+export interface OutboundTarget extends ConnectRoute {
   /** Whose pool: server name and appservice id together. */
   readonly owner: string;
   readonly url: OutboundUrl;
-  readonly caFile: string | null;
 }
 
 export interface OutboundRequest {
@@ -118,13 +117,14 @@ export class HttpClient implements AsyncDisposable {
     await Promise.all([...entries.map(({ pool }) => pool.destroy()), ...this.#closing]);
   }
 
-  #acquire({ owner, url, caFile }: OutboundTarget): PoolEntry {
+  #acquire(target: OutboundTarget): PoolEntry {
+    const { owner, url, caFile, proxy } = target;
     const nowMs = this.#options.clock.monotonicMs();
-    const key = JSON.stringify([owner, url.unixPath ?? url.origin, caFile]);
+    const key = JSON.stringify([owner, url.unixPath ?? url.origin, caFile, proxy]);
     const known = this.#pools.get(key);
     this.#pools.delete(key);
     this.#sweep(nowMs);
-    const entry = known ?? { pool: this.#openPool(url, caFile), inFlight: 0, lastUsedMs: nowMs };
+    const entry = known ?? { pool: this.#openPool(target), inFlight: 0, lastUsedMs: nowMs };
     entry.inFlight += 1;
     entry.lastUsedMs = nowMs;
     this.#pools.set(key, entry);
@@ -146,9 +146,9 @@ export class HttpClient implements AsyncDisposable {
     }
   }
 
-  #openPool(url: OutboundUrl, caFile: string | null): Pool {
+  #openPool(target: OutboundTarget): Pool {
     const { connectionsMax, responseHeaderBytesMax } = this.#options;
-    return new Pool(url.origin, {
+    return new Pool(target.url.origin, {
       connections: connectionsMax,
       pipelining: 1,
       allowH2: false,
@@ -159,7 +159,7 @@ export class HttpClient implements AsyncDisposable {
       keepAliveMaxTimeout: KEEP_ALIVE_MS_MAX,
       maxHeaderSize: responseHeaderBytesMax,
       connect: (_options, callback) => {
-        openConnection(url, caFile, this.#options).then(
+        openConnection(target.url, target, this.#options).then(
           (socket) => callback(null, socket),
           (error: unknown) => callback(error instanceof Error ? error : new OutboundError('local_error'), null),
         );

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { allowEntryProblem, createAddressPolicy, literalAddressProblem } from '../../src/query/address-policy.ts';
-import { outboundUrlProblem, parseOutboundUrl } from '../../src/query/outbound-url.ts';
+import { outboundUrlProblem, parseOutboundUrl, proxyProblem } from '../../src/query/outbound-url.ts';
 import { policyOptions } from '../support/push-world.ts';
 
 const METADATA = ['169.254.169.254', '100.100.100.200', '168.63.129.16', '192.0.0.192'] as const;
@@ -142,4 +142,10 @@ test('judges a url at registration', () => {
     assert.match(outboundUrlProblem(url, policy) ?? '', /^[A-Z].*\.$/, url);
   }
   assert.deepEqual(parseOutboundUrl('https://[::1]/a/b//'), { origin: 'https://[::1]', secure: true, host: '::1', port: 443, unixPath: null, basePath: '/a/b' });
+});
+
+test('judges a proxy at registration', () => {
+  const policy = createAddressPolicy(policyOptions());
+  for (const proxy of ['http://proxy.example:3128', 'http://user:pw@10.0.0.1:3128/', 'http://[fd00::1]']) assert.equal(proxyProblem(proxy, policy), null, proxy);
+  for (const proxy of ['', 'proxy:3128', 'https://proxy.example', 'socks5://proxy.example', 'http://proxy.example/path', 'http://169.254.169.254:3128', 'http://proxy:0']) assert.match(proxyProblem(proxy, policy) ?? '', /^[A-Z].*\.$/, proxy);
 });

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
 import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { test } from 'node:test';
@@ -11,20 +12,22 @@ import type { OutboundResult } from '../../src/query/http-client.ts';
 import { parseOutboundUrl } from '../../src/query/outbound-url.ts';
 import { PushWorld } from '../support/push-world.ts';
 import { answer, hang, raw, Receiver, unusedPort } from '../support/receiver.ts';
+import type { Script } from '../support/receiver.ts';
 
 const system = systemNetwork();
 
 interface GetOptions {
   readonly owner?: string;
   readonly caFile?: string;
+  readonly proxy?: string;
   readonly timeoutMs?: number;
   readonly bodyTimeoutMs?: number;
 }
 
-function get(world: PushWorld, text: string, { owner = 'one', caFile, timeoutMs = 10_000, bodyTimeoutMs = 10_000 }: GetOptions = {}): Promise<OutboundResult> {
+function get(world: PushWorld, text: string, { owner = 'one', caFile, proxy, timeoutMs = 10_000, bodyTimeoutMs = 10_000 }: GetOptions = {}): Promise<OutboundResult> {
   const url = parseOutboundUrl(text);
   assert.ok(url !== null);
-  return world.client.request({ owner, url, caFile: caFile ?? null }, { method: 'GET', path: '/path', headers: {}, body: null, timeoutMs, bodyTimeoutMs }, new AbortController().signal);
+  return world.client.request({ owner, url, caFile: caFile ?? null, proxy: proxy ?? null }, { method: 'GET', path: '/path', headers: {}, body: null, timeoutMs, bodyTimeoutMs }, new AbortController().signal);
 }
 
 function failureOf(result: OutboundResult): string {
@@ -213,10 +216,65 @@ test('TLS: trusts the ca_file of the appservice and nothing instead of it', asyn
   assert.equal(await result(receiver.url, cert), 'answered');
   assert.equal(await result(`https://as.example:${receiver.port}`, cert), 'answered');
   assert.equal(await result(`https://elsewhere.example:${receiver.port}`, cert), 'tls');
+  await using proxy = await Receiver.start(tunnelTo(receiver.port));
+  assert.equal(failureOf(await get(world, 'https://as.example:9000', { caFile: cert, proxy: `http://127.0.0.1:${proxy.port}` })), 'answered');
   assert.equal(await result(receiver.url), 'tls');
   assert.equal(await result(receiver.url, other), 'tls');
   assert.equal(await result(receiver.url, `${folder}/missing.pem`), 'local_error');
   assert.equal(await result(receiver.url, `${folder}/empty.pem`), 'local_error');
   await using plain = await Receiver.startWith({ scripts: [], onConnection: (connection) => connection.write('HTTP/1.1 400 Bad Request\r\n\r\n') });
   assert.equal(await result(plain.url.replace('http:', 'https:'), cert), 'tls');
+});
+
+/** A proxy that connects to this port whatever name it is asked for. */
+function tunnelTo(port: number): Script {
+  return (connection) => {
+    connection.removeAllListeners('data');
+    const onward = connect(port, '127.0.0.1', () => {
+      connection.write('HTTP/1.1 200 Connection established\r\n\r\n');
+      connection.pipe(onward).pipe(connection);
+    });
+    onward.on('error', () => connection.destroy());
+    connection.on('close', () => onward.destroy());
+  };
+}
+
+test('goes through the proxy of the appservice, which resolves the name', async () => {
+  await using receiver = await Receiver.start(answer(200));
+  await using proxy = await Receiver.start(tunnelTo(receiver.port));
+  const { network, dialled } = scriptedNetwork({});
+  await using world = new PushWorld({ network });
+  const at = `http://user:p%40ss@127.0.0.1:${proxy.port}`;
+  for (let call = 0; call < 3; call++) assert.equal(failureOf(await get(world, 'http://inside.example:9000/base', { proxy: at })), 'answered');
+  assert.deepEqual(new Set(dialled), new Set(['127.0.0.1']));
+  assert.equal(proxy.requests[0]?.method, 'CONNECT');
+  assert.equal(proxy.requests[0]?.target, 'inside.example:9000');
+  assert.equal(proxy.requests[0]?.headers['proxy-authorization'], `Basic ${Buffer.from('user:p@ss').toString('base64')}`);
+  assert.deepEqual([receiver.requests[0]?.target, receiver.requests[0]?.headers['host'], receiver.requests[0]?.headers['proxy-authorization']], ['/base/path', 'inside.example:9000', undefined]);
+});
+
+test('a proxy is no way around the policy, and its refusals are told', async () => {
+  await using proxy = await Receiver.start(answer(407, ''), raw('SSH-2.0-x\r\n\r\n'), (connection) => connection.end());
+  const { network, dialled } = scriptedNetwork({});
+  await using world = new PushWorld({ network });
+  const at = `http://127.0.0.1:${proxy.port}/`;
+  assert.equal(failureOf(await get(world, 'http://169.254.169.254/', { proxy: at })), 'address_refused');
+  assert.equal(failureOf(await get(world, 'http://x.example/', { proxy: 'http://169.254.169.254:3128/' })), 'address_refused');
+  assert.equal(failureOf(await get(world, 'http://x.example/', { proxy: 'socks5://127.0.0.1:1' })), 'address_refused');
+  assert.deepEqual(dialled, []);
+  const refused = await get(world, 'http://x.example/', { proxy: at });
+  assert.match(refused.kind === 'failed' ? (refused.sentence ?? '') : '', /HTTP 407/);
+  assert.equal(failureOf(await get(world, 'http://x.example/', { proxy: at })), 'connection_refused');
+  assert.equal(failureOf(await get(world, 'http://x.example/', { proxy: at })), 'connection_reset');
+  await proxy.until(({ openCount }) => openCount === 0);
+});
+
+test('a proxy that never answers ends with the connect time-out', async () => {
+  await using proxy = await Receiver.start(hang);
+  await using world = new PushWorld();
+  const result = get(world, 'http://x.example/', { proxy: `http://127.0.0.1:${proxy.port}`, timeoutMs: 60_000 });
+  await proxy.received(1);
+  await world.clock.advance(10_000);
+  assert.equal(failureOf(await result), 'timeout');
+  await proxy.until(({ openCount }) => openCount === 0);
 });
