@@ -1,0 +1,36 @@
+/**
+ * What all senders of one homeserver share.
+ */
+import type { BackoffLimits } from '../appservice/backoff.ts';
+import type { DomainEventSink } from '../appservice/domain-event.ts';
+import type { TransactionLimits } from '../appservice/transaction.ts';
+import type { Clock, Random } from '../clock.ts';
+import type { Logger } from '../logger.ts';
+import type { AppserviceStateStore } from '../store/port.ts';
+import type { DeliveryMeter, Push, RegistrationSource, RouteReader } from './ports.ts';
+import type { ReplicaPresence } from './replica-presence.ts';
+import type { StoreRetryOptions } from './store-retry.ts';
+
+export interface DeliveryLimits extends TransactionLimits {
+  readonly backoff: BackoffLimits;
+}
+
+export interface DeliveryContext {
+  readonly serverName: string;
+  readonly store: Pick<AppserviceStateStore, 'putQuarantined'>;
+  readonly routes: RouteReader;
+  readonly registrations: RegistrationSource;
+  readonly push: Push;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly meter: DeliveryMeter;
+  readonly events: DomainEventSink;
+  readonly presence: Pick<ReplicaPresence, 'isPresent' | 'lapseCount'>;
+  readonly limits: DeliveryLimits;
+  readonly storeRetry: StoreRetryOptions;
+  /** The backlog of some appservice must be counted anew. */
+  measureSoon(): void;
+  /** The sender of this appservice has found its lease lost and has ended. */
+  leaseLost(appserviceId: string): void;
+}

@@ -1,0 +1,268 @@
+/**
+ * Delivery to all appservices of one homeserver: the door to delivery/.
+ *
+ * Ingest tells what it routed and that registrations changed; operators look and command; upkeep asks how far each
+ * appservice is. Which process delivers, and how, is behind it: roster.ts and sender.ts.
+ */
+import type { BackoffLimits } from '../appservice/backoff.ts';
+import type { DomainEventSink } from '../appservice/domain-event.ts';
+import { RefusalError } from '../appservice/refusal.ts';
+import type { Clock, Random } from '../clock.ts';
+import type { Logger } from '../logger.ts';
+import { StoreError } from '../store/errors.ts';
+import type { AppserviceState, AppserviceStateStore, SegmentLog } from '../store/port.ts';
+import type { DeliveryMeter, Push, RegistrationInForce, RegistrationSource, RouteAnnouncement, RouteReader } from './ports.ts';
+import type { ReplicaPresence } from './replica-presence.ts';
+import { Roster } from './roster.ts';
+import { StateCell } from './state-cell.ts';
+import { StateWriter } from './state-writer.ts';
+import type { AppserviceStatus, BacklogFigures } from './status.ts';
+import { heldBy, isKnown, statusOf } from './status.ts';
+import type { StoreRetryOptions } from './store-retry.ts';
+import type { StateChange } from './transitions.ts';
+import { firstState, hurried, pausedAs } from './transitions.ts';
+
+export interface DeliverySettings {
+  /** Events in one transaction, 1 to 10,000. */
+  readonly entriesMax: number;
+  /** Bytes of one request body; a single larger event goes alone. */
+  readonly bytesMax: number;
+  /** Wait after the first failed attempt, and the longest. */
+  readonly backoff: BackoffLimits;
+  /** Wait between two tries while the store is away. */
+  readonly storeRetry: BackoffLimits;
+  /** Longest time that anything waits whose wake was lost; how often replicas look at each other's states. */
+  readonly pollIntervalMs: number;
+  /** States in one write call of the store. */
+  readonly statesMax: number;
+  /** An operator's command is refused when the store has not answered for this long. */
+  readonly answerTimeoutMs: number;
+  /** At the end, attempts in flight have this long; then they are aborted. */
+  readonly drainTimeoutMs: number;
+  /** And giving back the leases has this long. */
+  readonly releaseTimeoutMs: number;
+}
+
+export const DELIVERY_DEFAULTS: DeliverySettings = {
+  entriesMax: 100,
+  bytesMax: 1_000_000,
+  backoff: { firstMs: 2_000, maxMs: 512_000 },
+  storeRetry: { firstMs: 100, maxMs: 5_000 },
+  pollIntervalMs: 1_000,
+  statesMax: 500,
+  answerTimeoutMs: 900,
+  drainTimeoutMs: 5_000,
+  releaseTimeoutMs: 1_500,
+};
+
+export interface DeliveryOptions {
+  readonly serverName: string;
+  readonly store: AppserviceStateStore & Pick<SegmentLog, 'measureRoutes'>;
+  readonly routes: RouteReader;
+  readonly registrations: RegistrationSource;
+  readonly push: Push;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly meter: DeliveryMeter;
+  readonly events: DomainEventSink;
+  /** Started before delivery is, disposed after. */
+  readonly presence: ReplicaPresence;
+  readonly settings: DeliverySettings;
+}
+
+const TRANSACTION_ENTRIES_LIMIT = 10_000;
+/** A position that holds nothing back. */
+const BEYOND_ALL = Number.MAX_SAFE_INTEGER;
+
+export class Delivery implements AsyncDisposable {
+  readonly #options: DeliveryOptions;
+  readonly #writer: StateWriter;
+  readonly #roster: Roster;
+  readonly #storeRetry: StoreRetryOptions;
+
+  constructor(options: DeliveryOptions) {
+    const { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, settings } = options;
+    const { entriesMax, bytesMax, backoff, statesMax, pollIntervalMs } = settings;
+    if (entriesMax < 1 || entriesMax > TRANSACTION_ENTRIES_LIMIT || bytesMax < 1) throw new Error('the limits of a transaction are out of range');
+    this.#options = options;
+    this.#storeRetry = { clock, random, logger, serverName, limits: settings.storeRetry };
+    this.#writer = new StateWriter({ serverName, store, clock, statesMax });
+    const limits = { entriesMax, bytesMax, backoff };
+    const context = { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, limits, storeRetry: this.#storeRetry };
+    this.#roster = new Roster({ context, presence, writer: this.#writer, log: store, pollIntervalMs });
+  }
+
+  /**
+   * Takes up every queue that is this replica's and goes on with what waits there, without new traffic. Everything up
+   * to log position `throughPosition` is durable and was announced or is older than this process; what is announced
+   * from now on lies above. Rejects with a StoreError.
+   */
+  start(throughPosition: number): Promise<void> {
+    return this.#roster.start(throughPosition);
+  }
+
+  /** Durable segments' routes, in log order. Cheap; never throws. */
+  routed(announcements: readonly RouteAnnouncement[]): void {
+    this.#roster.routed(announcements);
+  }
+
+  /** The registrations in force are others than before; a wait of an appservice whose registration changed ends. Never throws. */
+  registrationsChanged(): void {
+    this.#roster.registrationsChanged();
+  }
+
+  /** Rejects with a RefusalError or StoreError. */
+  async status(appserviceId: string): Promise<AppserviceStatus> {
+    this.#inForce(appserviceId);
+    const [status] = await this.#statuses([appserviceId]);
+    if (status === undefined) throw new Error('an appservice has no status');
+    return status;
+  }
+
+  /** In order of the ids, at most `limit`, those after `afterId` ('' = from the start). Rejects with a StoreError. */
+  statuses(afterId: string, limit: number): Promise<AppserviceStatus[]> {
+    const { registrations, serverName } = this.#options;
+    const ids = registrations.list(serverName).flatMap((inForce) => (isKnown(inForce) && inForce.appserviceId > afterId ? [inForce.appserviceId] : []));
+    return this.#statuses(ids.sort((a, b) => (a < b ? -1 : 1)).slice(0, limit));
+  }
+
+  /** Stops or resumes delivery; an attempt in flight ends and counts. Survives restarts. Rejects with a RefusalError or StoreError. */
+  async setPaused(appserviceId: string, paused: boolean): Promise<AppserviceStatus> {
+    await this.#command(appserviceId, pausedAs(paused), (stored, held) => {
+      if (stored.deliveryState === 'failed') return 'It was stopped for good. Delete its registration and put it again to start anew.';
+      return held === 'parked' ? 'Its registration was removed and its queue is parked. Put the registration with resume_parked to go on.' : null;
+    });
+    return this.status(appserviceId);
+  }
+
+  /** Ends the wait for the next attempt. Rejects with a RefusalError or StoreError. */
+  async retryNow(appserviceId: string): Promise<AppserviceStatus> {
+    await this.#command(appserviceId, hurried(this.#options.clock.nowMs()), (stored, held) => {
+      if (stored.deliveryState === 'failed') return 'It was stopped for good. Delete its registration and put it again to start anew.';
+      if (held === 'paused') return 'Its delivery is paused. Resume it; that delivers what waits.';
+      if (held === 'parked') return 'Its registration was removed and its queue is parked. Put the registration with resume_parked to go on.';
+      return held === 'no_url' ? 'Its registration has no url. Put a registration with a url; that delivers what waits.' : null;
+    });
+    this.#roster.sender(appserviceId)?.hurry();
+    return this.status(appserviceId);
+  }
+
+  /** The appservice was heard of, by a ping: ends the wait for the next attempt if there is one (R137). Rejects with a StoreError. */
+  async wake(appserviceId: string): Promise<void> {
+    const sender = this.#roster.sender(appserviceId);
+    if (sender !== undefined) return sender.hurry();
+    const known = this.#roster.state(appserviceId);
+    if (known !== undefined) await this.#changeElsewhere(known, hurried(this.#options.clock.nowMs()));
+  }
+
+  /**
+   * Log position up to which each appservice with a state is owed nothing more, for trimming: parked and held queues
+   * hold the log back, one that is `failed` does not.
+   */
+  deliveredPositions(): ReadonlyMap<string, number> {
+    const positions = new Map<string, number>();
+    for (const appserviceId of this.#roster.appserviceIds()) {
+      const state = this.#roster.state(appserviceId);
+      if (state !== undefined) positions.set(appserviceId, state.deliveryState === 'failed' ? BEYOND_ALL : state.deliveredPosition);
+    }
+    return positions;
+  }
+
+  /** Finishes or aborts attempts in flight, then gives back the leases, each within its bound. */
+  [Symbol.asyncDispose](): Promise<void> {
+    const { drainTimeoutMs, releaseTimeoutMs } = this.#options.settings;
+    return this.#roster.end(drainTimeoutMs, releaseTimeoutMs);
+  }
+
+  #inForce(appserviceId: string): RegistrationInForce {
+    const inForce = this.#options.registrations.find(this.#options.serverName, appserviceId);
+    if (inForce !== undefined && isKnown(inForce)) return inForce;
+    throw new RefusalError('APPSERVICE_NOT_FOUND', `There is no appservice "${appserviceId}". ListAppservices tells which there are.`, {
+      metadata: { appservice_id: appserviceId },
+    });
+  }
+
+  /** Makes an operator's change, here or through the store; `refusal` says what forbids it. */
+  async #command(appserviceId: string, change: StateChange, refusal: (stored: AppserviceState, held: AppserviceStatus['heldBy']) => string | null): Promise<void> {
+    const inForce = this.#inForce(appserviceId);
+    const judged: StateChange = (stored) => {
+      const forbidden = refusal(stored, heldBy(stored, inForce));
+      if (forbidden === null) return change(stored);
+      throw new RefusalError('DELIVERY_STATE_FORBIDS', `The delivery state of "${appserviceId}" does not allow this. ${forbidden}`, {
+        metadata: { appservice_id: appserviceId },
+      });
+    };
+    const sender = this.#roster.sender(appserviceId);
+    if (sender !== undefined) {
+      const changed = await this.#inTime(sender.cell.changeOnce(judged));
+      sender.lookAgain();
+      if (changed !== null) return;
+    }
+    const known = this.#roster.state(appserviceId) ?? firstStateElsewhere(this.#options.serverName, inForce);
+    await this.#changeElsewhere(known, judged);
+  }
+
+  /** Changes a state that another replica may hold; that replica finds it at its next look. */
+  async #changeElsewhere(known: AppserviceState, change: StateChange): Promise<void> {
+    const cell = new StateCell(known, { writer: this.#writer, isHolder: false, retry: this.#storeRetry });
+    await this.#inTime(cell.changeOnce(change));
+    this.#roster.nudge();
+  }
+
+  async #statuses(appserviceIds: readonly string[]): Promise<AppserviceStatus[]> {
+    const { registrations, serverName } = this.#options;
+    const ids = appserviceIds.filter((id) => this.#roster.sender(id) === undefined);
+    const elsewhere = ids.length === 0 ? null : await this.#inTime(this.#readElsewhere(ids));
+    return appserviceIds.flatMap((appserviceId) => {
+      const inForce = registrations.find(serverName, appserviceId);
+      const sender = this.#roster.sender(appserviceId);
+      if (sender !== undefined) {
+        const { state: stored, backlog, visibleState, trouble } = sender;
+        return statusOf({ stored, inForce, backlog, visibleState, trouble });
+      }
+      const read = elsewhere?.get(appserviceId);
+      if (read === undefined) return [];
+      return statusOf({ stored: read.stored, inForce, backlog: read.backlog, visibleState: read.stored.deliveryState, trouble: null });
+    });
+  }
+
+  /** States and backlogs of appservices that other replicas hold, or nobody yet. */
+  async #readElsewhere(appserviceIds: readonly string[]): Promise<Map<string, { stored: AppserviceState; backlog: BacklogFigures }>> {
+    const { registrations, serverName, store } = this.#options;
+    const read = new Map<string, { stored: AppserviceState; backlog: BacklogFigures }>();
+    const states = await this.#writer.load();
+    const after = new Map<string, number>();
+    for (const appserviceId of appserviceIds) {
+      const inForce = registrations.find(serverName, appserviceId);
+      const stored = states.get(appserviceId) ?? (inForce === undefined ? undefined : firstStateElsewhere(serverName, inForce));
+      if (stored === undefined) continue;
+      read.set(appserviceId, { stored, backlog: { entries: 0, bytes: 0, oldestTimeMs: null } });
+      after.set(appserviceId, stored.deliveredPosition);
+    }
+    for (const { appserviceId, entryCount, bytes, oldestTimeMs } of await store.measureRoutes(serverName, after, this.#roster.tail)) {
+      const known = read.get(appserviceId);
+      if (known !== undefined) read.set(appserviceId, { stored: known.stored, backlog: { entries: entryCount, bytes, oldestTimeMs } });
+    }
+    return read;
+  }
+
+  async #inTime<Result>(work: Promise<Result>): Promise<Result> {
+    const { clock, settings } = this.#options;
+    const done = new AbortController();
+    const overdue = clock.sleep(settings.answerTimeoutMs, done.signal).then(() => {
+      if (!done.signal.aborted) throw new StoreError('unavailable', 'the store has not answered in time');
+    });
+    try {
+      await Promise.race([work, overdue]);
+      return await work;
+    } finally {
+      done.abort();
+    }
+  }
+}
+
+/** The state of an appservice for which nobody has made one yet: held by nobody, not stored. */
+function firstStateElsewhere(serverName: string, { appserviceId, since }: RegistrationInForce): AppserviceState {
+  return { ...firstState(serverName, appserviceId, since, ''), revision: 0, leaseHolder: null, leaseEpoch: 0 };
+}

@@ -1,0 +1,195 @@
+/**
+ * What delivery needs of the store, in memory and in the plainest way: delivery states, leases, quarantine, and the
+ * routes of a log that a test appends to. Each process under test has its own connection, which a test can kill or
+ * freeze at any call, and whose answers it can lose. Every accepted state is kept, for the checker.
+ */
+import type { Clock } from '../../src/clock.ts';
+import type { RouteAnnouncement, RouteReader } from '../../src/delivery/ports.ts';
+import { StoreError } from '../../src/store/errors.ts';
+import type { AppserviceState, AppserviceStateStore, QuarantinedTransaction, RoutedEntry, RouteLimits, RouteMeasure, SegmentLog, StateWriteOutcome } from '../../src/store/port.ts';
+
+export const SERVER = 'hs.example';
+
+export interface LoggedEntry {
+  readonly position: number;
+  readonly json: Uint8Array;
+  readonly timeMs: number;
+  readonly appserviceIds: readonly string[];
+  /** Log position of its segment's last entry. */
+  readonly segmentEnd: number;
+}
+
+export interface AcceptedWrite {
+  readonly connection: string;
+  readonly before: AppserviceState | undefined;
+  readonly after: AppserviceState;
+}
+
+export class DeliveryStore {
+  readonly entries: LoggedEntry[] = [];
+  readonly states = new Map<string, AppserviceState>();
+  readonly quarantine = new Map<string, QuarantinedTransaction>();
+  readonly accepted: AcceptedWrite[] = [];
+  /** Calls in order, such as `writeStates:a,b`. */
+  readonly calls: string[] = [];
+  readonly #clock: Clock;
+  readonly #livesUntilMs = new Map<string, number>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  get tail(): number {
+    return this.entries.at(-1)?.position ?? 0;
+  }
+
+  /** A position that carries nothing to deliver. */
+  mark(): number {
+    const position = this.tail + 1;
+    this.entries.push({ position, json: new Uint8Array(0), timeMs: this.#clock.nowMs(), appserviceIds: [], segmentEnd: position });
+    return position;
+  }
+
+  /** Appends one segment; each text goes to all the given appservices. */
+  append(appserviceIds: readonly string[], texts: readonly string[]): RouteAnnouncement[] {
+    return this.appendMixed(texts.map((text) => ({ text, appserviceIds })));
+  }
+
+  /** Appends one segment of entries with routes of their own. */
+  appendMixed(items: readonly { readonly text: string; readonly appserviceIds: readonly string[] }[]): RouteAnnouncement[] {
+    const first = this.tail + 1;
+    const timeMs = this.#clock.nowMs();
+    const segmentEnd = this.tail + items.length;
+    const added = items.map(({ text, appserviceIds }, at) => ({ position: first + at, json: Buffer.from(text), timeMs, appserviceIds, segmentEnd }));
+    this.entries.push(...added);
+    const ids = new Set(items.flatMap(({ appserviceIds }) => appserviceIds));
+    return [...ids].map((appserviceId) => {
+      const own = added.filter((entry) => entry.appserviceIds.includes(appserviceId));
+      const bytes = own.reduce((sum, { json }) => sum + json.byteLength, 0);
+      return { appserviceId, firstPosition: own[0]?.position ?? 0, lastPosition: own.at(-1)?.position ?? 0, entryCount: own.length, bytes, timeMs };
+    });
+  }
+
+  routedTo(appserviceId: string): LoggedEntry[] {
+    return this.entries.filter(({ appserviceIds }) => appserviceIds.includes(appserviceId));
+  }
+
+  connect(name: string): StoreConnection {
+    return new StoreConnection(name, this);
+  }
+
+  loadStates(): AppserviceState[] {
+    return structuredClone([...this.states.values()]);
+  }
+
+  writeState(connection: string, state: AppserviceState): StateWriteOutcome {
+    const before = this.states.get(state.appserviceId);
+    if ((before?.revision ?? 0) !== state.revision - 1) return 'conflict';
+    const after = structuredClone(state);
+    this.states.set(state.appserviceId, after);
+    this.accepted.push({ connection, before, after });
+    return 'written';
+  }
+
+  heartbeat(replicaId: string, ttlMs: number): string[] {
+    const nowMs = this.#clock.nowMs();
+    if (ttlMs === 0) this.#livesUntilMs.delete(replicaId);
+    else this.#livesUntilMs.set(replicaId, nowMs + ttlMs);
+    return [...this.#livesUntilMs].flatMap(([id, untilMs]) => (untilMs > nowMs ? [id] : [])).sort();
+  }
+
+  readRoute(appserviceId: string, after: number, through: number, limits: RouteLimits): RoutedEntry[] {
+    const read: RoutedEntry[] = [];
+    let bytes = 0;
+    for (const { position, json, timeMs } of this.routedTo(appserviceId)) {
+      if (position <= after || position > through) continue;
+      bytes += json.byteLength;
+      if (read.length >= limits.entriesMax || (read.length > 0 && bytes > limits.bytesMax)) break;
+      read.push({ position, kind: 'event', json, timeMs });
+    }
+    return read;
+  }
+
+  measureRoutes(after: ReadonlyMap<string, number>, through: number): RouteMeasure[] {
+    return [...after].map(([appserviceId, position]) => {
+      const waiting = this.routedTo(appserviceId).filter((entry) => entry.position > position && entry.segmentEnd <= through);
+      const bytes = waiting.reduce((sum, { json }) => sum + json.byteLength, 0);
+      return { appserviceId, entryCount: waiting.length, bytes, oldestTimeMs: waiting[0]?.timeMs ?? null };
+    });
+  }
+}
+
+export type StoreFault = 'none' | 'not_done' | 'answer_lost';
+
+/** One process's way to the store. */
+export class StoreConnection implements AppserviceStateStore, RouteReader, Pick<SegmentLog, 'measureRoutes'> {
+  readonly name: string;
+  readonly store: DeliveryStore;
+  /** What happens to a call; asked for each. */
+  fault: (operation: string) => StoreFault = () => 'none';
+  /** Asked before a call takes effect and before its answer is given; true kills the process there. */
+  diesAt: (point: string) => boolean = () => false;
+  /** While set, calls wait for it before they take effect. */
+  frozenUntil: Promise<void> | null = null;
+  isDead = false;
+
+  constructor(name: string, store: DeliveryStore) {
+    this.name = name;
+    this.store = store;
+  }
+
+  kill(): void {
+    this.isDead = true;
+  }
+
+  /** Passes a point at which the process may die; if it is dead, nothing ever goes on from here. */
+  async pass(point: string): Promise<void> {
+    if (!this.isDead && this.diesAt(point)) this.kill();
+    if (this.isDead) await new Promise(() => undefined);
+  }
+
+  loadStates(): Promise<AppserviceState[]> {
+    return this.#call('loadStates', () => this.store.loadStates());
+  }
+
+  writeStates(states: readonly AppserviceState[]): Promise<StateWriteOutcome[]> {
+    const ids = states.map(({ appserviceId }) => appserviceId);
+    if (new Set(ids).size !== ids.length) throw new Error('two states of one appservice in one call');
+    return this.#call('writeStates', () => states.map((state) => this.store.writeState(this.name, state)), ids.join(','));
+  }
+
+  heartbeat(replicaId: string, ttlMs: number): Promise<string[]> {
+    return this.#call('heartbeat', () => this.store.heartbeat(replicaId, ttlMs));
+  }
+
+  putQuarantined(transaction: QuarantinedTransaction): Promise<void> {
+    const key = `${transaction.appserviceId}|${transaction.txnId}`;
+    return this.#call('putQuarantined', () => {
+      if (!this.store.quarantine.has(key)) this.store.quarantine.set(key, structuredClone(transaction));
+    });
+  }
+
+  listQuarantined(): Promise<QuarantinedTransaction[]> {
+    return this.#call('listQuarantined', () => [...this.store.quarantine.values()]);
+  }
+
+  readRoute(_serverName: string, appserviceId: string, after: number, through: number, limits: RouteLimits): Promise<RoutedEntry[]> {
+    return this.#call('readRoute', () => this.store.readRoute(appserviceId, after, through, limits), appserviceId);
+  }
+
+  measureRoutes(_serverName: string, after: ReadonlyMap<string, number>, through: number): Promise<RouteMeasure[]> {
+    return this.#call('measureRoutes', () => this.store.measureRoutes(after, through));
+  }
+
+  async #call<Result>(operation: string, effect: () => Result, detail = ''): Promise<Result> {
+    if (this.frozenUntil !== null) await this.frozenUntil;
+    await this.pass(`before ${operation}`);
+    this.store.calls.push(detail === '' ? operation : `${operation}:${detail}`);
+    const fault = this.fault(operation);
+    if (fault === 'not_done') throw new StoreError('unavailable', `${operation} was not done`);
+    const result = effect();
+    await this.pass(`after ${operation}`);
+    if (fault === 'answer_lost') throw new StoreError('unavailable', `the answer of ${operation} was lost`);
+    return result;
+  }
+}

@@ -1,0 +1,258 @@
+/**
+ * A homeserver's delivery with everything around it scripted: one store, any number of router processes, appservices
+ * that answer as told, a clock that the test moves.
+ */
+import type { DomainEvent } from '../../src/appservice/domain-event.ts';
+import type { Registration } from '../../src/appservice/registration.ts';
+import type { Clock } from '../../src/clock.ts';
+import { Delivery, DELIVERY_DEFAULTS } from '../../src/delivery/delivery.ts';
+import type { DeliverySettings } from '../../src/delivery/delivery.ts';
+import type { Push, PushOutcome, PushRequest, RegistrationInForce, RegistrationSource, RouteReader } from '../../src/delivery/ports.ts';
+import { PRESENCE_DEFAULTS, ReplicaPresence } from '../../src/delivery/replica-presence.ts';
+import type { LogFields, Logger } from '../../src/logger.ts';
+import { seededRandom, VirtualClock } from './clock.ts';
+import { DeliveryStore, SERVER } from './delivery-store.ts';
+import type { StoreConnection } from './delivery-store.ts';
+
+export const OK: PushOutcome = { kind: 'delivered', httpStatus: 200 };
+export const TOO_LARGE: PushOutcome = { kind: 'too_large', httpStatus: 413, message: 'The appservice answered 413.' };
+export const DOWN: PushOutcome = { kind: 'unreachable', failure: 'connection_refused', message: 'The appservice cannot be reached.' };
+
+export function rejected(httpStatus: number, retryAfterMs: number | null = null): PushOutcome {
+  return { kind: 'rejected', httpStatus, misconfiguration: httpStatus === 401, retryAfterMs, message: `The appservice answered ${httpStatus}.` };
+}
+
+export interface PushRecord {
+  readonly process: string;
+  readonly appserviceId: string;
+  readonly url: string | null;
+  readonly txnId: string;
+  readonly text: string;
+  readonly timeMs: number;
+  /** What the appservice did; null while it has not answered. */
+  answered: PushOutcome['kind'] | null;
+  /** What the router was told; null if it never heard. */
+  heard: PushOutcome['kind'] | null;
+}
+
+export type Answer = (request: PushRequest, record: PushRecord) => PushOutcome | Promise<PushOutcome>;
+
+export interface ProcessOptions {
+  readonly exclusive?: boolean;
+  readonly settings?: Partial<DeliverySettings>;
+  /** Wraps what the process uses, to break it. */
+  readonly breakPush?: (push: Push) => Push;
+  readonly breakRoutes?: (routes: RouteReader) => RouteReader;
+  readonly clock?: Clock;
+  readonly diesAt?: (point: string) => boolean;
+  readonly fault?: StoreConnection['fault'];
+}
+
+/** One router process. */
+export interface RouterProcess {
+  readonly name: string;
+  readonly delivery: Delivery;
+  readonly presence: ReplicaPresence;
+  readonly connection: StoreConnection;
+}
+
+export class DeliveryWorld {
+  readonly clock = new VirtualClock();
+  readonly store = new DeliveryStore(this.clock);
+  readonly registrations = new Map<string, RegistrationInForce>();
+  readonly processes: RouterProcess[] = [];
+  readonly pushes: PushRecord[] = [];
+  readonly events: DomainEvent[] = [];
+  readonly logged: { level: string; fields: LogFields; message: string }[] = [];
+  readonly metered: string[] = [];
+  answer: Answer = () => OK;
+  #names = 0;
+  #activity = 0;
+
+  registration(appserviceId: string, patch: Partial<Registration> = {}): Registration {
+    return {
+      id: appserviceId,
+      url: `http://${appserviceId}.example`,
+      as_token: `as_${appserviceId}`,
+      hs_token: `hs_${appserviceId}`,
+      sender_localpart: appserviceId,
+      namespaces: { users: [], aliases: [], rooms: [] },
+      protocols: [],
+      rate_limited: true,
+      receive_ephemeral: false,
+      push_ephemeral_unstable: false,
+      device_extensions: false,
+      delivery_options: {},
+      ...patch,
+    };
+  }
+
+  /** Puts a registration as ingest does: at a log position of its own. */
+  put(appserviceId: string, patch: Partial<Registration> = {}, resumeParked = false): void {
+    const position = this.store.mark();
+    const known = this.registrations.get(appserviceId);
+    const goesOn = known !== undefined && (known.registration !== null || (known.backlog === 'park' && resumeParked));
+    this.registrations.set(appserviceId, { appserviceId, position, since: goesOn ? known.since : position, registration: this.registration(appserviceId, patch), backlog: null });
+    for (const { delivery } of this.processes) delivery.registrationsChanged();
+  }
+
+  remove(appserviceId: string, backlog: 'discard' | 'park'): void {
+    const position = this.store.mark();
+    const since = this.registrations.get(appserviceId)?.since ?? position;
+    this.registrations.set(appserviceId, { appserviceId, position, since, registration: null, backlog });
+    for (const { delivery } of this.processes) delivery.registrationsChanged();
+  }
+
+  /** Routes one segment with these texts to the appservices, and tells every process. */
+  route(appserviceIds: readonly string[], texts: readonly string[]): void {
+    const announcements = this.store.append(appserviceIds, texts);
+    for (const { delivery } of this.processes) delivery.routed(announcements);
+  }
+
+  /** Routes `count` events named `e1`, `e2` … by their log position. */
+  routeMany(appserviceIds: readonly string[], count: number): string[] {
+    const texts = Array.from({ length: count }, (_, at) => JSON.stringify({ event_id: `e${this.store.tail + 1 + at}` }));
+    this.route(appserviceIds, texts);
+    return texts;
+  }
+
+  /** Starts a process on the store as it is. */
+  async start(options: ProcessOptions = {}): Promise<RouterProcess> {
+    const process = this.make(options);
+    await process.presence.start();
+    await process.delivery.start(this.store.tail);
+    this.processes.push(process);
+    await this.quiet();
+    return process;
+  }
+
+  /** A process that is not started yet. */
+  make(options: ProcessOptions = {}): RouterProcess {
+    const name = `p${++this.#names}`;
+    const { store } = this;
+    const clock = options.clock ?? this.clock;
+    const connection = store.connect(name);
+    if (options.diesAt !== undefined) connection.diesAt = options.diesAt;
+    if (options.fault !== undefined) connection.fault = options.fault;
+    const random = seededRandom(this.#names);
+    const logger = this.#logger();
+    const presence = new ReplicaPresence({ ...PRESENCE_DEFAULTS, store: connection, clock, random, logger, isExclusive: options.exclusive ?? true });
+    const push = this.#push(connection);
+    const delivery = new Delivery({
+      serverName: SERVER,
+      store: connection,
+      routes: options.breakRoutes?.(connection) ?? connection,
+      registrations: this.#source(),
+      push: options.breakPush?.(push) ?? push,
+      clock,
+      random,
+      logger,
+      presence,
+      meter: {
+        attempt: (_serverName, appserviceId, outcome) => this.metered.push(`attempt ${appserviceId} ${outcome}`),
+        delivered: (_serverName, appserviceId, count) => this.metered.push(`delivered ${appserviceId} ${count}`),
+      },
+      events: { emit: ({ event }) => void this.events.push(event) },
+      settings: { ...DELIVERY_DEFAULTS, ...options.settings },
+    });
+    return { name, delivery, presence, connection };
+  }
+
+  /** As kill -9: nothing the process still does has an effect. */
+  crash(process: RouterProcess): void {
+    process.connection.kill();
+    this.processes.splice(this.processes.indexOf(process), 1);
+  }
+
+  async stop(process: RouterProcess): Promise<void> {
+    await this.end(process.delivery[Symbol.asyncDispose]());
+    this.processes.splice(this.processes.indexOf(process), 1);
+    await process.presence[Symbol.asyncDispose]();
+  }
+
+  /** Moves time on until `work` is done. */
+  async end<Result>(work: Promise<Result>): Promise<Result> {
+    let isDone = false;
+    const done = work.finally(() => (isDone = true));
+    for (let turns = 0; turns < 100 && !isDone; turns++) {
+      await this.quiet();
+      if (!isDone) await this.advance(500);
+    }
+    return done;
+  }
+
+  /** Waits until nothing happens any more without time passing. */
+  async quiet(): Promise<void> {
+    for (let still = 0; still < 6; ) {
+      const before = this.#activity + this.store.calls.length;
+      await new Promise((resolve) => setImmediate(resolve));
+      still = before === this.#activity + this.store.calls.length ? still + 1 : 0;
+    }
+  }
+
+  async advance(byMs: number): Promise<void> {
+    await this.quiet();
+    await this.clock.advance(byMs);
+    await this.quiet();
+  }
+
+  /** Pushes to one appservice as `txnId n text`. */
+  pushesTo(appserviceId: string): PushRecord[] {
+    return this.pushes.filter((push) => push.appserviceId === appserviceId);
+  }
+
+  /** Event texts that the appservice has accepted, in order, repetitions included. */
+  received(appserviceId: string): string[] {
+    return this.pushesTo(appserviceId).flatMap(({ answered, text }) => (answered === 'delivered' ? eventsOf(text) : []));
+  }
+
+  state(appserviceId: string): import('../../src/store/port.ts').AppserviceState {
+    const state = this.store.states.get(appserviceId);
+    if (state === undefined) throw new Error(`no state of ${appserviceId}`);
+    return state;
+  }
+
+  #source(): RegistrationSource {
+    return { find: (_serverName, appserviceId) => this.registrations.get(appserviceId), list: () => [...this.registrations.values()] };
+  }
+
+  #push(connection: StoreConnection): Push {
+    return {
+      push: async (request, signal) => {
+        await connection.pass('before push');
+        const { appserviceId, txnId, registration, body } = request;
+        const record: PushRecord = { process: connection.name, appserviceId, url: registration.url, txnId, text: Buffer.from(body).toString(), timeMs: this.clock.nowMs(), answered: null, heard: null };
+        this.pushes.push(record);
+        this.#activity++;
+        const aborted = new Promise<PushOutcome>((resolve) => signal.addEventListener('abort', () => resolve({ kind: 'aborted' }), { once: true }));
+        const answering = Promise.resolve(this.answer(request, record)).then((outcome) => {
+          record.answered = outcome.kind;
+          return outcome;
+        });
+        const outcome = await Promise.race([answering, aborted]);
+        await connection.pass('after push');
+        record.heard = outcome.kind;
+        this.#activity++;
+        return outcome;
+      },
+    };
+  }
+
+  #logger(): Logger {
+    const log = (level: string) => (fields: LogFields, message: string) => void this.logged.push({ level, fields, message });
+    return { debug: log('debug'), info: log('info'), warn: log('warn'), error: log('error') };
+  }
+}
+
+/** Texts of the events in a body. */
+export function eventsOf(body: string): string[] {
+  const parsed: unknown = JSON.parse(body);
+  if (typeof parsed !== 'object' || parsed === null || !('events' in parsed) || !Array.isArray(parsed.events)) throw new Error('no transaction body');
+  return parsed.events.map((event) => JSON.stringify(event));
+}
+
+/** An answer that the test gives later. */
+export function later(): { answer: Promise<PushOutcome>; give: (outcome: PushOutcome) => void } {
+  const { promise, resolve } = Promise.withResolvers<PushOutcome>();
+  return { answer: promise, give: resolve };
+}
