@@ -116,7 +116,7 @@ export class Ledger implements AsyncDisposable {
     return this.#queue.offerPause(use);
   }
 
-  /** Makes the positions durable that have run ahead of the log. Resolves at once if there are none. */
+  /** Folds what other writers appended, and makes the positions durable that have run ahead of the log. */
   flush(): Promise<void> {
     return this.#queue.offerFlush();
   }
@@ -219,6 +219,7 @@ export class Ledger implements AsyncDisposable {
   }
 
   async #appendPositions(): Promise<void> {
+    await this.#readOn();
     while (Object.keys(this.#fold.streams.ahead()).length > 0) {
       if ((await this.#append(this.#markSegment([]), () => undefined, [])) === 'appended') return;
     }

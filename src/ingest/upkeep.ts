@@ -1,7 +1,7 @@
 /**
  * What keeps one homeserver's log short and its start quick, off the path of events:
  *
- *   flush        positions that have passed unwanted items only become durable
+ *   flush        what other replicas appended is folded; positions that have passed unwanted items only become durable
  *   checkpoint   the fold is saved, so that a start replays little and the log may be trimmed
  *   trim         segments that everybody is past are removed, in bounded steps
  *
@@ -125,7 +125,7 @@ export class Upkeep implements AsyncDisposable {
   async #turn(): Promise<void> {
     const { ledger, fold, clock, checkpointIntervalMs, dirtyRoomsMax, trimIntervalMs } = this.#options;
     if (!ledger.isFollowing) return;
-    if (Object.keys(fold.streams.ahead()).length > 0) await ledger.flush();
+    await ledger.flush();
     const nowMs = clock.monotonicMs();
     const due = nowMs - this.#checkpointTimeMs >= checkpointIntervalMs || fold.rooms.dirtyCount >= dirtyRoomsMax;
     if (due && fold.tail > this.#checkpointPosition) await this.checkpoint();

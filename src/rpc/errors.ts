@@ -7,7 +7,7 @@ import { RefusalError } from '../appservice/refusal.ts';
 import type { Logger } from '../logger.ts';
 import type { StoreErrorKind } from '../store/errors.ts';
 import { StoreError } from '../store/errors.ts';
-import { Code, RpcStatus } from './status.ts';
+import { Code, codeName, RpcStatus } from './status.ts';
 import type { StatusParts } from './status.ts';
 
 interface ErrorRule {
@@ -87,7 +87,7 @@ function refusalParts({ reason, message, details }: RefusalError): StatusParts {
 
 /** The reference page docs/errors.md. */
 export function errorsPage(): string {
-  const name = (code: keyof typeof Code): string => code.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase();
+  const name = (code: keyof typeof Code): string => codeName(Code[code]);
   const rows = [
     ...Object.entries(REFUSALS).map(([reason, { code, when }]) => [reason, name(code), when]),
     ...Object.values(STORE_FAILURES).map(({ reason, code, when }) => [reason, name(code), when]),

@@ -24,6 +24,13 @@ export const Code = {
   unauthenticated: 16,
 } as const;
 
+/** The name that gRPC gives a code, such as `INVALID_ARGUMENT`. */
+export function codeName(code: number): string {
+  const name = Object.entries(Code).find(([, value]) => value === code)?.[0];
+  if (name === undefined) return code === 0 ? 'OK' : 'UNKNOWN';
+  return name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase();
+}
+
 /** The domain of every ErrorInfo. */
 export const ERROR_DOMAIN = 'appservice-router.matrix.org';
 

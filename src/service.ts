@@ -1,0 +1,204 @@
+/**
+ * The whole router, wired by hand, top to bottom. The only file that knows every room of the house.
+ *
+ *   starting ──▶ serving ──drain──▶ ended
+ *
+ * A start that cannot work rejects within seconds, having closed what it opened. Draining refuses new work, answers
+ * what was taken, ends the deliveries in flight, releases the leases and closes the store, in this order.
+ */
+import { networkInterfaces } from 'node:os';
+import { AppserviceAdmin } from './admin/appservice-admin.ts';
+import type { RegistrationReading } from './admin/appservice-admin.ts';
+import { Registrar } from './admin/registrar.ts';
+import type { RegistrationSealer } from './admin/registrar.ts';
+import type { Registration } from './appservice/registration.ts';
+import type { Clock, Random } from './clock.ts';
+import { Delivery, DELIVERY_DEFAULTS } from './delivery/delivery.ts';
+import type { DeliverySettings } from './delivery/delivery.ts';
+import { HttpPush } from './delivery/push.ts';
+import { PRESENCE_DEFAULTS, ReplicaPresence } from './delivery/replica-presence.ts';
+import { EventFeed } from './event-feed.ts';
+import { Homeserver } from './homeserver.ts';
+import type { HomeserverLimits } from './homeserver.ts';
+import type { OpenRegistration } from './ingest/fold.ts';
+import type { Logger } from './logger.ts';
+import { createAddressPolicy } from './query/address-policy.ts';
+import type { AddressPolicyOptions } from './query/address-policy.ts';
+import { systemNetwork } from './query/connect.ts';
+import { HTTP_CLIENT_LIMITS, HttpClient } from './query/http-client.ts';
+import { AdminMethods } from './rpc/admin-methods.ts';
+import { Authenticator } from './rpc/authentication.ts';
+import type { Credential } from './rpc/authentication.ts';
+import { GrpcServer } from './rpc/grpc-server.ts';
+import { HttpServer } from './rpc/http-server.ts';
+import type { Homeservers, PutRegistrationRequest, RpcMeter } from './rpc/ports.ts';
+import { RouterMethods } from './rpc/router-methods.ts';
+import { codeName } from './rpc/status.ts';
+import { timedStore } from './store/timed.ts';
+import type { Store } from './store/port.ts';
+import { Telemetry } from './telemetry.ts';
+
+export interface ServiceSettings {
+  /** The homeserver served when a credential names no other. */
+  readonly serverName: string;
+  readonly grpcListen: string;
+  readonly httpListen: string;
+  readonly credentials: readonly Credential[];
+  readonly rateLimitedDefault: boolean;
+  readonly pushTimeoutMs: number;
+  readonly delivery: Pick<DeliverySettings, 'entriesMax' | 'bytesMax' | 'backoff'>;
+  readonly outbound: Pick<AddressPolicyOptions, 'mode' | 'allow'>;
+  readonly logRetentionMs: number;
+}
+
+export interface ServiceParts {
+  readonly settings: ServiceSettings;
+  readonly version: string;
+  /** Opened; closed by the service. */
+  readonly store: Store;
+  /** True if no other process can have the store. */
+  readonly isStoreExclusive: boolean;
+  readonly vault: RegistrationSealer & { open: OpenRegistration };
+  /** Judges a registration beside the others in force. `forbidden`: what is wrong with the host of a URL. */
+  readonly read: (serverName: string, source: PutRegistrationRequest['source'], others: readonly Registration[], forbidden: (host: string, port: number) => string | null) => RegistrationReading;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+}
+
+/** Homeservers that credentials may name. */
+const HOMESERVERS_MAX = 100;
+const REGISTRATIONS_MAX = 20_000;
+const RETRY_AFTER_MS_MAX = 600_000;
+const DRAIN_TIMEOUT_MS = 3_000;
+
+const HOMESERVER_LIMITS: Omit<HomeserverLimits, 'retentionMs'> = {
+  ledger: {
+    groupEventsMax: 2_000,
+    groupBytesMax: 8 * 1024 * 1024,
+    queueItemsMax: 20_000,
+    queueBytesMax: 128 * 1024 * 1024,
+    retryDelayMs: 1_000,
+    answerTimeoutMs: 900,
+    catchUpIntervalMs: 250,
+    readSegmentsMax: 100,
+    readBytesMax: 8 * 1024 * 1024,
+    streamsMax: 1_000,
+  },
+  recentBytesMax: 64 * 1024 * 1024,
+  roomsMax: 100_000,
+  dirtyRoomsMax: 20_000,
+};
+
+export class Service implements AsyncDisposable {
+  readonly grpcAddress: string;
+  readonly httpAddress: string;
+  readonly #closers: AsyncDisposableStack;
+  readonly #doors: { readonly grpc: GrpcServer; readonly http: HttpServer };
+  readonly #clock: Clock;
+  /** By server name: puts and removes registrations, for the files that are watched. */
+  readonly registrars: ReadonlyMap<string, Registrar>;
+
+  private constructor(doors: { grpc: GrpcServer; http: HttpServer }, closers: AsyncDisposableStack, clock: Clock, registrars: ReadonlyMap<string, Registrar>) {
+    this.grpcAddress = doors.grpc.address;
+    this.httpAddress = doors.http.address;
+    this.registrars = registrars;
+    this.#doors = doors;
+    this.#closers = closers;
+    this.#clock = clock;
+  }
+
+  static async start(parts: ServiceParts): Promise<Service> {
+    await using opened = new AsyncDisposableStack();
+    const { settings, clock, random, logger } = parts;
+    const telemetry = new Telemetry({ clock, version: parts.version });
+    const store = timedStore(opened.use(parts.store), telemetry, clock);
+    const presence = opened.use(new ReplicaPresence({ store, clock, random, logger, isExclusive: parts.isStoreExclusive, ...PRESENCE_DEFAULTS }));
+    await presence.start();
+
+    const listeners: { address: string; port: number }[] = [];
+    const policy = createAddressPolicy({ ...settings.outbound, ownListeners: () => listeners, localAddresses });
+    const client = opened.use(new HttpClient({ ...HTTP_CLIENT_LIMITS, clock, policy, network: systemNetwork() }));
+    const push = new HttpPush({ client, clock, pushTimeoutMs: settings.pushTimeoutMs, retryAfterMsMax: RETRY_AFTER_MS_MAX });
+    const feed = new EventFeed({ logger, meter: telemetry });
+
+    const homeservers = new Map<string, Homeserver>();
+    const admins = new Map<string, AppserviceAdmin>();
+    const registrars = new Map<string, Registrar>();
+    for (const serverName of serverNames(settings)) {
+      const deliverySettings: DeliverySettings = { ...DELIVERY_DEFAULTS, ...settings.delivery };
+      const homeserver = await Homeserver.start({
+        serverName,
+        store,
+        open: parts.vault.open,
+        tokenHash: (token) => parts.vault.tokenHash(token),
+        meter: telemetry.ingest(serverName),
+        clock,
+        random,
+        logger,
+        limits: { ...HOMESERVER_LIMITS, retentionMs: settings.logRetentionMs },
+        delivery: (routes, registrations) =>
+          new Delivery({ serverName, store, routes, registrations, push, clock, random, logger, meter: telemetry, events: feed, presence, settings: deliverySettings }),
+      });
+      opened.use(homeserver);
+      const registrar = new Registrar({ serverName, registrations: () => homeserver.registrations, ledger: homeserver.ledger, vault: parts.vault, registrationsMax: REGISTRATIONS_MAX });
+      homeservers.set(serverName, homeserver);
+      registrars.set(serverName, registrar);
+      const read = (source: PutRegistrationRequest['source'], others: readonly Registration[]): RegistrationReading =>
+        parts.read(serverName, source, others, (host, port) => policy.hostProblem(host, port));
+      admins.set(serverName, new AppserviceAdmin({ serverName, registrar, delivery: homeserver.delivery, feed, read }));
+    }
+    telemetry.observe(() => [...homeservers.values()].map((homeserver) => gaugesOf(homeserver)));
+
+    const ports: Homeservers = { defaultServerName: settings.serverName, router: (name) => homeservers.get(name), admin: (name) => admins.get(name) };
+    const router = new RouterMethods(ports);
+    const admin = new AdminMethods(ports, settings.rateLimitedDefault);
+    const authenticator = new Authenticator(settings.credentials);
+    const meter: RpcMeter = { observe: (method, code, durationMs) => telemetry.rpc(method, codeName(code), durationMs) };
+    const common = { router, admin, authenticator, clock, logger, meter };
+    const grpc = opened.use(await GrpcServer.start({ ...common, listen: settings.grpcListen }));
+    const probes = {
+      ready: () => readinessOf(homeservers),
+      metrics: async () => ({ contentType: telemetry.contentType, text: await telemetry.scrape() }),
+    };
+    const http = opened.use(await HttpServer.start({ ...common, listen: settings.httpListen, probes }));
+    listeners.push(endpointOf(grpc.address), endpointOf(http.address));
+    return new Service({ grpc, http }, opened.move(), clock, registrars);
+  }
+
+  /** Ends the calls, then everything else; see the head of this file. Within the bounds of its parts, below ten seconds. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const late = new AbortController();
+    const drained = Promise.all([this.#doors.grpc.drain(), this.#doors.http.drain()]).then(() => late.abort());
+    await Promise.race([drained, this.#clock.sleep(DRAIN_TIMEOUT_MS, late.signal)]);
+    await this.#closers.disposeAsync();
+  }
+}
+
+function serverNames({ serverName, credentials }: ServiceSettings): Set<string> {
+  const names = new Set([serverName, ...credentials.flatMap((credential) => credential.serverName ?? [])]);
+  if (names.size > HOMESERVERS_MAX) throw new Error(`the credentials name ${names.size} homeservers; at most ${HOMESERVERS_MAX} can be served`);
+  return names;
+}
+
+function gaugesOf(homeserver: Homeserver): ReturnType<Parameters<Telemetry['observe']>[0]>[number] {
+  return {
+    serverName: homeserver.serverName,
+    appservices: () => homeserver.delivery.statuses('', REGISTRATIONS_MAX),
+    queueBytes: () => homeserver.ledger.queuedBytes,
+  };
+}
+
+function readinessOf(homeservers: ReadonlyMap<string, Homeserver>): { ready: boolean; detail: Record<string, unknown> } {
+  const behind = [...homeservers.values()].filter(({ isFollowing }) => !isFollowing).map(({ serverName }) => serverName);
+  return { ready: behind.length === 0, detail: behind.length === 0 ? {} : { store: 'the log cannot be reached', server_names: behind } };
+}
+
+function endpointOf(address: string): { address: string; port: number } {
+  const colon = address.lastIndexOf(':');
+  return { address: address.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(address.slice(colon + 1)) };
+}
+
+function localAddresses(): string[] {
+  return Object.values(networkInterfaces()).flatMap((addresses) => (addresses ?? []).map(({ address }) => address));
+}
