@@ -33,11 +33,11 @@ export function parseEvent(bytes: Uint8Array, field: string): RoutingEvent {
   const event = parseObject(json, field);
   for (const name of REQUIRED) {
     const value = event[name];
-    if (typeof value !== 'string' || value === '') throw malformed(`${field}.${name}`, `An event needs "${name}", a string that is not empty.`);
+    if (typeof value !== 'string' || value === '') throw malformed(field, `An event needs "${name}", a string that is not empty.`);
   }
   const { content, state_key: stateKey } = event;
-  if (!isObject(content)) throw malformed(`${field}.content`, 'An event needs "content", a JSON object.');
-  if (stateKey !== undefined && typeof stateKey !== 'string') throw malformed(`${field}.state_key`, 'The "state_key" of a state event is a string.');
+  if (!isObject(content)) throw malformed(field, 'An event needs "content", a JSON object.');
+  if (stateKey !== undefined && typeof stateKey !== 'string') throw malformed(field, 'The "state_key" of a state event is a string.');
   const { membership } = content;
   return {
     json,

@@ -1,0 +1,76 @@
+/** The whole router in this process, on a store of its own, with credentials and no sealing. */
+import { createHash } from 'node:crypto';
+import { systemClock, systemRandom } from '../../src/clock.ts';
+import type { Registration } from '../../src/appservice/registration.ts';
+import type { Logger } from '../../src/logger.ts';
+import { Service } from '../../src/service.ts';
+import type { ServiceSettings } from '../../src/service.ts';
+import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts';
+import type { Store } from '../../src/store/port.ts';
+import { silent } from './ledger-world.ts';
+import { RouterClient } from './router-client.ts';
+import { openPlain, plainStored, SERVER } from './routing.ts';
+
+export const TOKENS = { homeserver: 'homeserver-token', admin: 'admin-token', monitor: 'monitor-token', other: 'other-token' };
+
+const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex');
+
+export interface ServiceWorld extends AsyncDisposable {
+  readonly service: Service;
+  readonly homeserver: RouterClient;
+  readonly admin: RouterClient;
+  client(token: string | null): RouterClient;
+}
+
+export interface ServiceWorldOptions {
+  readonly store?: Store;
+  readonly isStoreExclusive?: boolean;
+  readonly logger?: Logger;
+  readonly settings?: Partial<ServiceSettings>;
+}
+
+export async function startService(options: ServiceWorldOptions = {}): Promise<ServiceWorld> {
+  const service = await Service.start({
+    settings: {
+      serverName: SERVER,
+      grpcListen: '127.0.0.1:0',
+      httpListen: '127.0.0.1:0',
+      credentials: [
+        { name: 'hs', role: 'homeserver', serverName: SERVER, tokenSha256: sha256(TOKENS.homeserver) },
+        { name: 'ops', role: 'admin', serverName: null, tokenSha256: sha256(TOKENS.admin) },
+        { name: 'eyes', role: 'monitor', serverName: null, tokenSha256: sha256(TOKENS.monitor) },
+        { name: 'other', role: 'homeserver', serverName: 'other.test', tokenSha256: sha256(TOKENS.other) },
+      ],
+      rateLimitedDefault: true,
+      pushTimeoutMs: 5_000,
+      delivery: { entriesMax: 100, bytesMax: 1_000_000, backoff: { firstMs: 50, maxMs: 200 } },
+      outbound: { mode: 'default', allow: [] },
+      logRetentionMs: 0,
+      ...options.settings,
+    },
+    version: 'test',
+    store: options.store ?? (await openSqliteStore({ path: ':memory:', clock: systemClock })),
+    isStoreExclusive: options.isStoreExclusive ?? true,
+    vault: { seal: (_server, registration: Registration) => plainStored(registration), open: openPlain, tokenHash: (token) => `h(${token})` },
+    read: (_server, source) => (source.kind === 'registration' ? { kind: 'valid', registration: source.registration, warnings: [] } : { kind: 'invalid', problems: [{ field: 'yaml', message: 'not here' }] }),
+    clock: systemClock,
+    random: systemRandom,
+    logger: options.logger ?? silent,
+  });
+  const clients: RouterClient[] = [];
+  const client = (token: string | null): RouterClient => {
+    const made = new RouterClient(service.grpcAddress, token);
+    clients.push(made);
+    return made;
+  };
+  return {
+    service,
+    homeserver: client(TOKENS.homeserver),
+    admin: client(TOKENS.admin),
+    client,
+    async [Symbol.asyncDispose]() {
+      for (const made of clients) made[Symbol.dispose]();
+      await service[Symbol.asyncDispose]();
+    },
+  };
+}
