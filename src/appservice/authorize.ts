@@ -45,6 +45,16 @@ export function checkNamespace(index: NamespaceIndex, subject: Subject): Namespa
 /**
  * Returns the id of the appservice by whose namespace or own user the actor may do it; undefined where nobody's
  * namespace has a say. Throws a RefusalError with the Matrix `errcode` and `http_status` in its metadata otherwise.
+ *
+ *   actor        identifier                                               answer
+ *   person       in an exclusive namespace, or some appservice's own user M_EXCLUSIVE
+ *   person       anything else                                            nobody's say
+ *   appservice   its own user                                             allowed
+ *   appservice   outside of its namespaces                                M_EXCLUSIVE
+ *   appservice   inside, but exclusive to another or another's own user   M_EXCLUSIVE, even if exclusive to itself too
+ *   appservice   inside                                                   allowed
+ *
+ * A login that is allowed so far needs an account: M_FORBIDDEN if the homeserver says that there is none (R149).
  */
 export function authorize(index: NamespaceIndex, request: AuthorizeRequest, findByToken: (asToken: string) => string | undefined): string | undefined {
   const { subject, action } = request;
@@ -54,9 +64,10 @@ export function authorize(index: NamespaceIndex, request: AuthorizeRequest, find
     if (verdict.exclusive) throw reserved(verdict.exclusiveAppserviceIds);
     return undefined;
   }
-  const own = verdict.matches.some(({ appserviceId }) => appserviceId === actor) || (subject.kind === 'users' && index.senderOwners(subject.identifier).includes(actor));
-  const othersExclusive = verdict.exclusiveAppserviceIds.filter((id) => id !== actor);
-  if (!own || (othersExclusive.length > 0 && !verdict.exclusiveAppserviceIds.includes(actor))) throw reserved(othersExclusive);
+  const isOwnUser = subject.kind === 'users' && index.senderOwners(subject.identifier).includes(actor);
+  const isInside = verdict.matches.some(({ appserviceId }) => appserviceId === actor);
+  const others = verdict.exclusiveAppserviceIds.filter((id) => id !== actor);
+  if (!isOwnUser && (!isInside || others.length > 0)) throw reserved(others);
   if (action === 'login' && request.userRegistered === false) {
     throw refused('APPSERVICE_USER_NOT_REGISTERED', 'The user has no account yet. Register it before it logs in.', 'M_FORBIDDEN', 403, [actor]);
   }

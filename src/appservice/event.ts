@@ -4,7 +4,10 @@
 import { isUtf8 } from 'node:buffer';
 import { RefusalError } from './refusal.ts';
 
-/** Client-format event, Matrix specification "Room events". */
+/**
+ * Client-format event, Matrix specification "Room events". In the texts a lone surrogate is U+FFFD, as any store gives
+ * it back, so that routing comes to the same when the log is read again; `json` has it as it came.
+ */
 export interface RoutingEvent {
   /** The JSON text without surrounding white space; a view of the bytes that arrived. */
   readonly json: Uint8Array;
@@ -25,7 +28,7 @@ const REQUIRED = ['event_id', 'type', 'sender', 'room_id'] as const;
 
 /**
  * Parses one event. `field` is its path in the request, for the refusal. Strict JSON in valid UTF-8, no byte order
- * mark; of duplicate keys the last counts; nothing beyond the routing fields is judged.
+ * mark; of duplicate keys the last counts; nothing beyond the routing fields is judged. Throws a RefusalError.
  */
 export function parseEvent(bytes: Uint8Array, field: string): RoutingEvent {
   const json = withoutSurroundingSpace(bytes);
@@ -41,26 +44,39 @@ export function parseEvent(bytes: Uint8Array, field: string): RoutingEvent {
   const { membership } = content;
   return {
     json,
-    eventId: String(event['event_id']),
-    type: String(event['type']),
-    sender: String(event['sender']),
-    roomId: String(event['room_id']),
-    stateKey,
+    eventId: routingText(event['event_id']),
+    type: routingText(event['type']),
+    sender: routingText(event['sender']),
+    roomId: routingText(event['room_id']),
+    stateKey: stateKey?.toWellFormed(),
     membership: typeof membership === 'string' ? membership : undefined,
   };
 }
 
+function routingText(value: unknown): string {
+  return String(value).toWellFormed();
+}
+
 function parseObject(json: Uint8Array, field: string): Readonly<Record<string, unknown>> {
   if (!isUtf8(json)) throw malformed(field, 'An event is JSON in valid UTF-8.');
+  const text = Buffer.from(json.buffer, json.byteOffset, json.byteLength).toString('utf8');
   let value: unknown;
   try {
-    value = JSON.parse(Buffer.from(json.buffer, json.byteOffset, json.byteLength).toString('utf8'));
+    value = JSON.parse(text);
   } catch {
     throw malformed(field, 'An event is one JSON object, strictly as RFC 8259 has it, without a byte order mark.');
   }
   if (!isObject(value)) throw malformed(field, 'An event is a JSON object.');
-  if (exceedsDepth(value, EVENT_DEPTH_MAX)) throw malformed(field, `An event nests at most ${EVENT_DEPTH_MAX} levels deep.`);
+  if (mayExceedDepth(text) && exceedsDepth(value, EVENT_DEPTH_MAX)) throw malformed(field, `An event nests at most ${EVENT_DEPTH_MAX} levels deep.`);
   return value;
+}
+
+/** False for nearly every event: it has not as many opening brackets as it would take. */
+function mayExceedDepth(text: string): boolean {
+  let brackets = 0;
+  for (let at = text.indexOf('{'); at >= 0 && brackets <= EVENT_DEPTH_MAX; at = text.indexOf('{', at + 1)) brackets++;
+  for (let at = text.indexOf('['); at >= 0 && brackets <= EVENT_DEPTH_MAX; at = text.indexOf('[', at + 1)) brackets++;
+  return brackets > EVENT_DEPTH_MAX;
 }
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {

@@ -3,8 +3,8 @@
  */
 import type { NamespaceKind } from './registration.ts';
 
-/** Bytes of an identifier that a look-up takes; the specification allows 255. */
-export const IDENTIFIER_BYTES_MAX = 1024;
+/** Bytes of an identifier, sigil and domain included, as the specification has it. */
+export const IDENTIFIER_BYTES_MAX = 255;
 
 /** An identifier that namespaces of one kind may claim. */
 export interface Subject {

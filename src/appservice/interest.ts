@@ -6,6 +6,8 @@ import type { RoutingEvent } from './event.ts';
 import { isLocalUser } from './identifier.ts';
 import type { NamespaceIndex } from './namespaces.ts';
 
+const NOBODY: readonly string[] = [];
+
 /** A membership of one local user as an event tells it. Shaped like a room delta of the log. */
 export interface MembershipDelta {
   readonly kind: 'joined' | 'left';
@@ -27,8 +29,12 @@ export function roomDeltasOf(event: RoutingEvent, serverName: string): Membershi
 export function interestedAppservices(event: RoutingEvent, room: RoomState, index: NamespaceIndex): readonly string[] {
   const byRoom = room.interested(index);
   const bySender = index.interested('users', event.sender);
-  const { stateKey } = event;
-  const byTarget = event.type === 'm.room.member' && stateKey !== undefined ? index.interested('users', stateKey) : [];
-  const added = [...bySender, ...byTarget].filter((id) => !byRoom.includes(id));
-  return added.length === 0 ? byRoom : index.inOrder([...byRoom, ...added]);
+  const byTarget = event.type === 'm.room.member' && event.stateKey !== undefined ? index.interested('users', event.stateKey) : NOBODY;
+  if (includesAll(byRoom, bySender) && includesAll(byRoom, byTarget)) return byRoom;
+  return index.inOrder([...byRoom, ...bySender, ...byTarget]);
+}
+
+function includesAll(all: readonly string[], some: readonly string[]): boolean {
+  for (const id of some) if (!all.includes(id)) return false;
+  return true;
 }

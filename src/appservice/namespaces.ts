@@ -3,12 +3,16 @@
  * linear in the identifier (R27), with the verdicts remembered. The only importer of re2.
  *
  * A pattern is anchored at the first character in each of its branches and need not reach the end (R21, R22); case
- * counts (R23); `.` does not match a newline.
+ * counts (R23). `.` matches anything but a line feed, as it does in the homeservers that namespaces are written for;
+ * `$` is the very end, so unlike there it does not match before a last line feed. Text that is not well-formed Unicode
+ * is judged with U+FFFD for each lone surrogate.
  *
- *   registrations ──hash of id──▶ shards ──▶ one RE2 set per shard and kind, taken over from the index before if unchanged
+ *   registrations ──hash of id──▶ shards ──▶ sets, taken over from the index before where the shard is unchanged
+ *   identifier ──first characters──▶ the sets that may match ──▶ verdict, remembered
  */
 import RE2 from 're2';
 import { isLocalUser } from './identifier.ts';
+import { explainRefusal, literalPrefix } from './pattern.ts';
 import type { NamespaceKind, Registration } from './registration.ts';
 import { senderUserId } from './registration.ts';
 
@@ -25,50 +29,55 @@ interface Verdict {
   readonly interested: readonly string[];
 }
 
+/** A namespace and its place among those of its kind in its registration. */
+interface Claim {
+  readonly match: NamespaceMatch;
+  readonly at: number;
+}
+
+interface CompiledSet {
+  readonly set: { match(text: Uint8Array): number[] };
+  readonly claims: readonly Claim[];
+  /** Whatever the set matches begins with one of these; null if nothing is known. */
+  readonly prefixes: readonly string[] | null;
+}
+
 interface Shard {
   /** Tells whether a shard of another index is the same. */
   readonly key: string;
   readonly sets: Readonly<Record<NamespaceKind, readonly CompiledSet[]>>;
 }
 
-interface CompiledSet {
-  readonly set: { match(text: string): number[] };
-  readonly matches: readonly NamespaceMatch[];
-}
-
 const KINDS: readonly NamespaceKind[] = ['users', 'aliases', 'rooms'];
 const SHARDS = 16;
-/** Memory that one set may use before it is divided. */
-const SET_BYTES_MAX = 64 * 1024 * 1024;
-/** Patterns in one set; more are divided, so that no compilation holds the thread for long. */
-const SET_PATTERNS_MAX = 512;
+/**
+ * Memory for one set and for one pattern, in RE2's count; a set that needs more is divided. It bounds what is held for
+ * hostile identifiers, and how long one compilation holds the thread.
+ */
+const SET_BYTES_MAX = 2 * 1024 * 1024;
+/** For a pattern alone in its set that passed another release's check. */
+const LAST_RESORT_BYTES_MAX = 64 * 1024 * 1024;
+/** Patterns in one set, so that its compilation takes a few milliseconds. */
+const SET_PATTERNS_MAX = 256;
 export const PATTERN_LENGTH_MAX = 4096;
-/** Verdicts remembered per kind and generation; there are two generations. */
-const VERDICTS_MAX = 65_536;
+/** Shorter literal beginnings (the sigil) tell nothing, longer ones no more. */
+const PREFIX_LENGTH_MIN = 2;
+const PREFIX_LENGTH_MAX = 8;
+/** Verdicts remembered per generation; there are two generations. Aliases and rooms are remembered by the rooms too. */
+const VERDICTS_MAX: Readonly<Record<NamespaceKind, number>> = { users: 32_768, aliases: 4_096, rooms: 4_096 };
 /** Longer identifiers are judged each time. */
-const REMEMBERED_LENGTH_MAX = 512;
+const REMEMBERED_LENGTH_MAX = 255;
 const NOBODY: Verdict = { matches: [], interested: [] };
 
-/** What is wrong with a pattern and what to write instead; null if nothing is. */
+/** What is wrong with a pattern and what to write instead, as part of a sentence; null if nothing is. */
 export function patternProblem(regex: string): string | null {
   if (regex.length > PATTERN_LENGTH_MAX) return `it has ${regex.length} characters, at most ${PATTERN_LENGTH_MAX} are allowed; split it into several namespaces`;
   try {
-    new RE2(regex, 'u');
+    newSet([regex], SET_BYTES_MAX);
     return null;
   } catch (error) {
     return explainRefusal(error instanceof Error ? error.message : '');
   }
-}
-
-function explainRefusal(reason: string): string {
-  if (/\(\?<?[=!]/.test(reason)) return 'look-around such as (?=…), (?!…) or (?<=…) is not linear-time; write what should match, or use several namespaces';
-  if (/escape sequence: \\[1-9]/.test(reason)) return 'back-references such as \\1 are not linear-time; write the alternatives out';
-  if (/escape sequence: \\Z/.test(reason)) return '\\Z is not known to RE2; write \\z for the end of the identifier';
-  if (/repetition size/.test(reason)) return 'a repetition has at most 1000 turns; write * or + instead, or a smaller bound';
-  if (/too large|too complex|memory/i.test(reason)) return 'it is too large once repetitions are multiplied out; use smaller bounds';
-  const construct = /: (.{1,40})$/.exec(reason)?.[1];
-  const what = reason.split(':')[0]?.trim() ?? '';
-  return `RE2 does not take it (${what === '' ? 'syntax error' : what}${construct === undefined ? '' : `, at "${construct}"`}); see the syntax page of RE2 for what it knows`;
 }
 
 export class NamespaceIndex {
@@ -79,7 +88,12 @@ export class NamespaceIndex {
   readonly #senders: ReadonlyMap<string, readonly string[]>;
   readonly #withUrl: ReadonlySet<string>;
   readonly #kindsInUse: ReadonlySet<NamespaceKind>;
-  readonly #verdicts: Record<NamespaceKind, Verdicts> = { users: new Verdicts(), aliases: new Verdicts(), rooms: new Verdicts() };
+  readonly #candidates: Readonly<Record<NamespaceKind, Candidates>>;
+  readonly #verdicts: Readonly<Record<NamespaceKind, Verdicts>> = {
+    users: new Verdicts(VERDICTS_MAX.users),
+    aliases: new Verdicts(VERDICTS_MAX.aliases),
+    rooms: new Verdicts(VERDICTS_MAX.rooms),
+  };
 
   private constructor(serverName: string, registrations: readonly Registration[], shards: readonly Shard[]) {
     this.serverName = serverName;
@@ -94,6 +108,7 @@ export class NamespaceIndex {
       senders.set(userId, [...(senders.get(userId) ?? []), registration.id]);
     }
     this.#senders = senders;
+    this.#candidates = { users: new Candidates(shards, 'users'), aliases: new Candidates(shards, 'aliases'), rooms: new Candidates(shards, 'rooms') };
   }
 
   /**
@@ -118,7 +133,7 @@ export class NamespaceIndex {
     return new NamespaceIndex(serverName, registrations, shards);
   }
 
-  /** All namespaces of a kind that match, in registration order; for users only if the user is local (R26). */
+  /** All namespaces of a kind that match, in the order of the registrations and in each of its list; for users only if the user is local (R26). */
   matches(kind: NamespaceKind, identifier: string): readonly NamespaceMatch[] {
     return this.#verdict(kind, identifier).matches;
   }
@@ -159,17 +174,9 @@ export class NamespaceIndex {
 
   #judge(kind: NamespaceKind, identifier: string): Verdict {
     if (kind === 'users' && !isLocalUser(identifier, this.serverName)) return NOBODY;
-    const text = identifier.toWellFormed();
-    const matches: NamespaceMatch[] = [];
-    for (const shard of this.#shards) {
-      for (const { set, matches: all } of shard.sets[kind]) {
-        for (const at of set.match(text).sort((a, b) => a - b)) {
-          const match = all[at];
-          if (match !== undefined) matches.push(match);
-        }
-      }
-    }
-    matches.sort((a, b) => this.#orderOf(a.appserviceId) - this.#orderOf(b.appserviceId));
+    const claims = this.#candidates[kind].claims(identifier);
+    claims.sort((a, b) => this.#orderOf(a.match.appserviceId) - this.#orderOf(b.match.appserviceId) || a.at - b.at);
+    const matches = claims.map(({ match }) => match);
     const interested = new Set(matches.map(({ appserviceId }) => appserviceId));
     if (kind === 'users') for (const id of this.senderOwners(identifier)) interested.add(id);
     if (interested.size === 0) return NOBODY;
@@ -181,10 +188,61 @@ export class NamespaceIndex {
   }
 }
 
+/** Finds the sets that an identifier may match by its first characters, so that most identifiers ask no set at all. */
+class Candidates {
+  readonly #always: readonly CompiledSet[];
+  readonly #byPrefix: ReadonlyMap<string, readonly CompiledSet[]>;
+  readonly #lengths: readonly number[];
+
+  constructor(shards: readonly Shard[], kind: NamespaceKind) {
+    const sets = shards.flatMap((shard) => shard.sets[kind]);
+    const byPrefix = new Map<string, CompiledSet[]>();
+    for (const set of sets) {
+      for (const prefix of set.prefixes ?? []) {
+        const known = byPrefix.get(prefix);
+        if (known === undefined) byPrefix.set(prefix, [set]);
+        else known.push(set);
+      }
+    }
+    this.#always = sets.filter(({ prefixes }) => prefixes === null);
+    this.#byPrefix = byPrefix;
+    this.#lengths = [...new Set([...byPrefix.keys()].map(({ length }) => length))];
+  }
+
+  /** The namespaces that match, in no order. */
+  claims(identifier: string): Claim[] {
+    const sets = this.#setsFor(identifier);
+    const claims: Claim[] = [];
+    if (sets.length === 0) return claims;
+    const text = Buffer.from(identifier.toWellFormed());
+    for (const { set, claims: all } of sets) {
+      for (const at of set.match(text)) {
+        const claim = all[at];
+        if (claim !== undefined) claims.push(claim);
+      }
+    }
+    return claims;
+  }
+
+  #setsFor(identifier: string): readonly CompiledSet[] {
+    let found = this.#always;
+    for (const length of this.#lengths) {
+      const sets = this.#byPrefix.get(identifier.slice(0, length));
+      if (sets !== undefined) found = [...found, ...sets.filter((set) => !found.includes(set))];
+    }
+    return found;
+  }
+}
+
 /** Remembers verdicts in two generations: what is not asked for while the young one fills is forgotten. */
 class Verdicts {
+  readonly #max: number;
   #young = new Map<string, Verdict>();
   #old = new Map<string, Verdict>();
+
+  constructor(max: number) {
+    this.#max = max;
+  }
 
   get(identifier: string): Verdict | undefined {
     const young = this.#young.get(identifier);
@@ -195,7 +253,7 @@ class Verdicts {
   }
 
   set(identifier: string, verdict: Verdict): void {
-    if (this.#young.size >= VERDICTS_MAX) {
+    if (this.#young.size >= this.#max) {
       this.#old = this.#young;
       this.#young = new Map();
     }
@@ -212,25 +270,44 @@ function shardOf(appserviceId: string): number {
 async function compileShard(key: string, registrations: readonly Registration[], pause: () => Promise<void>): Promise<Shard> {
   const sets: Record<NamespaceKind, CompiledSet[]> = { users: [], aliases: [], rooms: [] };
   for (const kind of KINDS) {
-    const matches = registrations.flatMap(({ id, namespaces }) =>
-      namespaces[kind].map(({ regex, exclusive }): NamespaceMatch => ({ appserviceId: id, regex, exclusive })),
+    const claims = registrations.flatMap(({ id, namespaces }) =>
+      namespaces[kind].map(({ regex, exclusive }, at): Claim => ({ match: { appserviceId: id, regex, exclusive }, at })),
     );
-    for (let start = 0; start < matches.length; start += SET_PATTERNS_MAX) {
-      sets[kind].push(...compileSets(matches.slice(start, start + SET_PATTERNS_MAX)));
-      await pause();
+    const isTold = ({ match }: Claim): boolean => prefixOf(match).length >= PREFIX_LENGTH_MIN;
+    for (const group of [claims.filter(isTold), claims.filter((claim) => !isTold(claim))]) {
+      for (let start = 0; start < group.length; start += SET_PATTERNS_MAX) {
+        sets[kind].push(...(await compileSets(group.slice(start, start + SET_PATTERNS_MAX), pause)));
+      }
     }
   }
   return { key, sets };
 }
 
-/** One set, or two of half the size where RE2 has not the memory for one. */
-function compileSets(matches: readonly NamespaceMatch[]): CompiledSet[] {
+/** One set, or more of half the size where one would take more memory than a set may. */
+async function compileSets(claims: readonly Claim[], pause: () => Promise<void>): Promise<CompiledSet[]> {
+  const compiled = compileSet(claims);
+  await pause();
+  if (compiled !== null) return [compiled];
+  const middle = claims.length >>> 1;
+  return [...(await compileSets(claims.slice(0, middle), pause)), ...(await compileSets(claims.slice(middle), pause))];
+}
+
+/** Null if it takes too much memory for one set. */
+function compileSet(claims: readonly Claim[]): CompiledSet | null {
+  const patterns = claims.map(({ match }) => match.regex);
+  const prefixes = [...new Set(claims.map(({ match }) => prefixOf(match)))];
+  const told = prefixes.every(({ length }) => length >= PREFIX_LENGTH_MIN) ? prefixes : null;
   try {
-    const patterns = matches.map(({ regex }) => regex);
-    return [{ set: new RE2.Set(patterns, 'u', { anchor: 'start', maxMem: SET_BYTES_MAX }), matches }];
-  } catch (error) {
-    if (matches.length === 1) throw error;
-    const middle = matches.length >>> 1;
-    return [...compileSets(matches.slice(0, middle)), ...compileSets(matches.slice(middle))];
+    return { set: newSet(patterns, SET_BYTES_MAX), claims, prefixes: told };
+  } catch {
+    return claims.length > 1 ? null : { set: newSet(patterns, LAST_RESORT_BYTES_MAX), claims, prefixes: told };
   }
+}
+
+function prefixOf({ regex }: NamespaceMatch): string {
+  return literalPrefix(regex, PREFIX_LENGTH_MAX);
+}
+
+function newSet(patterns: readonly string[], maxMem: number): { match(text: Uint8Array): number[] } {
+  return new RE2.Set(patterns, 'u', { anchor: 'start', maxMem });
 }

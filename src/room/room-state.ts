@@ -8,6 +8,7 @@
  * interested in the whole room are counted per reason and kept current by each change; they are counted anew when
  * another index of namespaces is asked for.
  */
+import { isLocalAlias } from '../appservice/identifier.ts';
 import type { NamespaceIndex } from '../appservice/namespaces.ts';
 import type { StoredRoom } from '../store/port.ts';
 import type { RoomDelta } from '../store/segment.ts';
@@ -132,7 +133,7 @@ export class RoomState {
     this.#reasons = new Map();
     this.#interested = null;
     this.#add(index.interested('rooms', this.roomId), 1);
-    for (const alias of this.#aliases ?? []) this.#add(index.interested('aliases', alias), 1);
+    for (const alias of this.#aliases ?? []) if (isLocalAlias(alias, index.serverName)) this.#add(index.interested('aliases', alias), 1);
     for (const userId of this.#members ?? []) this.#add(index.interested('users', userId), 1);
     for (const [userId, joined] of this.#partial) if (joined) this.#add(index.interested('users', userId), 1);
   }
