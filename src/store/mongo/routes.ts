@@ -1,0 +1,186 @@
+/**
+ * Reads what is routed to one appservice, by the index of routes.
+ *
+ * A majority read in causal order (calls.ts) is enough here: the caller asks up to a position of which it learnt through
+ * this same store, so whatever stands at or below it is seen.
+ *
+ * Of the segment that `after` lies in, the newest that begins at or below it, only the rest counts. It is asked for beside
+ * the segments that begin above `after`, and its contents travel only if the route goes on in it.
+ */
+import { StoreError } from '../errors.ts';
+import type { RoutedEntry, RouteLimits, RouteMeasure } from '../port.ts';
+import { collectRouted, decodeSegment, measureRoute } from '../segment-codec.ts';
+import type { Segment } from '../segment.ts';
+import { lastPosition } from '../segment.ts';
+import type { CallOptions, MongoCalls } from './calls.ts';
+import type { StoredDocument } from './fields.ts';
+import { bytesField, documentField, integerField } from './fields.ts';
+import type { MongoLimits } from './limits.ts';
+import type { ReadAhead, RouteShape } from './read-ahead.ts';
+import type { Collections } from './schema.ts';
+
+export interface MongoRoutesOptions {
+  readonly collections: Pick<Collections, 'segments'>;
+  readonly calls: MongoCalls;
+  readonly readAhead: ReadAhead;
+  readonly limits: MongoLimits;
+}
+
+interface RouteAddress {
+  readonly serverName: string;
+  readonly appserviceId: string;
+}
+
+/** Of a route not read before: a few segments show what it is like. */
+const FIRST_PAGE_SEGMENTS = 4;
+const PAGE_SEGMENTS_MAX = 1_000;
+
+export class MongoRoutes {
+  readonly #options: MongoRoutesOptions;
+
+  constructor(options: MongoRoutesOptions) {
+    this.#options = options;
+  }
+
+  async readRoute(serverName: string, appserviceId: string, after: number, through: number, limits: RouteLimits): Promise<RoutedEntry[]> {
+    if (through <= after) return [];
+    const { readAhead } = this.#options;
+    const address = { serverName, appserviceId };
+    const { kept, shape } = readAhead.take(serverName, appserviceId, after);
+    const segments = kept === null ? await this.#firstPage(address, after, through, pageSegments(shape, limits.entriesMax, this.#options.limits)) : [...kept.segments];
+    const found: RoutedEntry[] = [];
+    let bytes = 0;
+    for (let at = 0; ; at++) {
+      if (at === segments.length) {
+        const last = segments.at(-1);
+        if (last === undefined || lastPosition(last) >= through) break;
+        const size = pageSegments(shapeOf(segments, appserviceId), limits.entriesMax - found.length, this.#options.limits);
+        const page = await this.#page(address, lastPosition(last), through, size);
+        if (page.length === 0) break;
+        segments.push(...page);
+      }
+      const segment = segments[at];
+      if (segment === undefined || segment.firstPosition > through) break;
+      bytes = collectRouted(segment, appserviceId, after, through, limits, found, bytes);
+      if (bytes < 0 || bytes >= limits.bytesMax || found.length >= limits.entriesMax) break;
+    }
+    const rest = segments.filter((segment) => lastPosition(segment) > after);
+    if (rest.length > 0) readAhead.put(serverName, appserviceId, { after, segments: rest }, shapeOf(rest, appserviceId));
+    return found;
+  }
+
+  async measureRoutes(serverName: string, after: ReadonlyMap<string, number>, through: number): Promise<RouteMeasure[]> {
+    const waiting = [...after].entries();
+    const measures: RouteMeasure[] = [];
+    // One iterator for all: each takes the next route when it is done with one.
+    const measureOn = async (): Promise<void> => {
+      for (const [at, [appserviceId, position]] of waiting) measures[at] = await this.#measure({ serverName, appserviceId }, position, through);
+    };
+    await Promise.all(Array.from({ length: this.#options.limits.measuresAtOnceMax }, measureOn));
+    return measures;
+  }
+
+  async #firstPage(address: RouteAddress, after: number, through: number, segmentsMax: number): Promise<Segment[]> {
+    const [straddling, page] = await Promise.all([this.#straddling(address, after, null), this.#page(address, after, through, segmentsMax)]);
+    return straddling === null ? page : [straddling, ...page];
+  }
+
+  /** The route's segments that begin above `after` and at or below `through`, ascending. */
+  #page({ serverName, appserviceId }: RouteAddress, after: number, through: number, segmentsMax: number): Promise<Segment[]> {
+    return this.#options.calls.run('readRoute', async (options) => {
+      const documents = await this.#options.collections.segments
+        .find({ '_id.server_name': serverName, 'routes.appservice_id': appserviceId, '_id.first_position': { $gt: after, $lte: through } }, options)
+        .sort({ '_id.first_position': 1 })
+        .limit(segmentsMax)
+        .project<StoredDocument>({ body: 1 })
+        .toArray();
+      return documents.map((document) => segmentFrom(serverName, document));
+    });
+  }
+
+  /** The segment that `after` lies in, if the route goes on in it, and, with `through`, if it ends at or below that. */
+  #straddling({ serverName, appserviceId }: RouteAddress, after: number, through: number | null): Promise<Segment | null> {
+    if (after === 0) return Promise.resolve(null);
+    return this.#options.calls.run('readRoute: straddling', async (options) => {
+      const [document] = await this.#options.collections.segments
+        .aggregate<StoredDocument>(
+          [
+            { $match: { '_id.server_name': serverName, 'routes.appservice_id': appserviceId, '_id.first_position': { $lte: after } } },
+            { $sort: { '_id.first_position': -1 } },
+            { $limit: 1 },
+            { $match: { routes: { $elemMatch: { appservice_id: appserviceId, through: { $gt: after } } }, ...(through !== null && { last_position: { $lte: through } }) } },
+            { $project: { body: 1 } },
+          ],
+          options,
+        )
+        .toArray();
+      return document === undefined ? null : segmentFrom(serverName, document);
+    });
+  }
+
+  async #measure(address: RouteAddress, after: number, through: number): Promise<RouteMeasure> {
+    const { appserviceId } = address;
+    if (through <= after) return { appserviceId, entryCount: 0, bytes: 0, oldestTimeMs: null };
+    const [sums, straddling] = await Promise.all([
+      this.#options.calls.run('measureRoutes', (options) => this.#sums(address, after, through, options)),
+      this.#straddling(address, after, through),
+    ]);
+    let entryCount = sums === undefined ? 0 : integerField(sums, 'entry_count');
+    let bytes = sums === undefined ? 0 : integerField(sums, 'bytes');
+    let oldestTimeMs = sums === undefined ? null : integerField(sums, 'oldest_time_ms');
+    if (straddling !== null) {
+      const rest = measureRoute(straddling, appserviceId, after);
+      entryCount += rest.entryCount;
+      bytes += rest.bytes;
+      oldestTimeMs = Math.min(straddling.timeMs, oldestTimeMs ?? straddling.timeMs);
+    }
+    return { appserviceId, entryCount, bytes, oldestTimeMs };
+  }
+
+  async #sums({ serverName, appserviceId }: RouteAddress, after: number, through: number, options: CallOptions): Promise<StoredDocument | undefined> {
+    const ownRoute = { $first: { $filter: { input: '$routes', as: 'route', cond: { $eq: ['$$route.appservice_id', { $literal: appserviceId }] } } } };
+    const [sums] = await this.#options.collections.segments
+      .aggregate<StoredDocument>(
+        [
+          {
+            $match: {
+              '_id.server_name': serverName,
+              'routes.appservice_id': appserviceId,
+              '_id.first_position': { $gt: after, $lte: through },
+              last_position: { $lte: through },
+            },
+          },
+          { $project: { time_ms: 1, route: ownRoute } },
+          { $group: { _id: null, entry_count: { $sum: '$route.entry_count' }, bytes: { $sum: '$route.bytes' }, oldest_time_ms: { $min: '$time_ms' } } },
+        ],
+        options,
+      )
+      .toArray();
+    return sums;
+  }
+}
+
+/** On bytes of its own: the segment may outlive the others of its page. */
+function segmentFrom(serverName: string, document: StoredDocument): Segment {
+  return decodeSegment(serverName, integerField(documentField(document, '_id'), 'first_position'), Uint8Array.from(bytesField(document, 'body')));
+}
+
+function shapeOf(segments: readonly Segment[], appserviceId: string): RouteShape {
+  let entryCount = 0;
+  let bytes = 0;
+  for (const { routes, entries, firstPosition } of segments) {
+    const route = routes.find((candidate) => candidate.appserviceId === appserviceId);
+    if (route === undefined) throw new StoreError('unreadable', `the segment at log position ${firstPosition} lacks a route that is indexed`);
+    entryCount += route.entryCount;
+    for (const { json } of entries) bytes += json.byteLength;
+  }
+  return { entriesPerSegment: entryCount / segments.length, bytesPerSegment: bytes / segments.length };
+}
+
+/** How many segments to ask for: as many as hold the entries that are wanted, within the bytes of a page. */
+function pageSegments(shape: RouteShape | null, entriesWanted: number, { routePageBytes }: MongoLimits): number {
+  if (shape === null) return FIRST_PAGE_SEGMENTS;
+  const forEntries = Math.ceil(entriesWanted / Math.max(shape.entriesPerSegment, 1));
+  const forBytes = Math.floor(routePageBytes / Math.max(shape.bytesPerSegment, 1));
+  return Math.max(1, Math.min(forEntries, forBytes, PAGE_SEGMENTS_MAX));
+}

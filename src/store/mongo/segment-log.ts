@@ -1,0 +1,245 @@
+/**
+ * The log in the collection `segments`: append, read on, trim. Reading routes: routes.ts.
+ *
+ * An append is one insert under the key {server name, first position}; the collection's unique `_id` is the compare-and-set.
+ *
+ *   insert ──▶ inserted ─────────────────────────────▶ appended
+ *     ▲  └───▶ key taken ──▶ read it back ──▶ own nonce ──▶ appended
+ *     │                          │       └──▶ another ────▶ lost
+ *     │                          └── not confirmed yet ────┐
+ *     └──────── pause ◀── outcome unknown ◀────────────────┘     until settleTimeoutMs: unavailable
+ *
+ * An unknown outcome is settled by inserting the same segment again: it either gets the key or meets itself or a rival
+ * there. The nonce is what makes this safe, for an insert whose answer was lost comes back as a duplicate of itself.
+ *
+ * A trimmed segment leaves a tombstone, its key without its contents, for `tombstoneKeptMs` (tails.ts says why). The newest
+ * segment is never trimmed, so the log's tail is always the end of the newest key.
+ */
+import { Binary, BSON } from 'mongodb';
+import type { Clock, Random } from '../../clock.ts';
+import { StoreError } from '../errors.ts';
+import type { AppendOutcome, TrimOutcome, TrimRequest } from '../port.ts';
+import { decodeSegment, encodeSegment } from '../segment-codec.ts';
+import type { Segment } from '../segment.ts';
+import { lastPosition } from '../segment.ts';
+import type { CallOptions, MongoCalls } from './calls.ts';
+import { isDuplicateKey } from './driver-error.ts';
+import type { StoredDocument } from './fields.ts';
+import { bytesField, documentField, integerField, listField, textField } from './fields.ts';
+import type { MongoLimits } from './limits.ts';
+import type { ReadAhead } from './read-ahead.ts';
+import type { Collections, SegmentDocument } from './schema.ts';
+import { keysOfServer, segmentKey } from './schema.ts';
+import { Tails } from './tails.ts';
+
+export interface MongoSegmentLogOptions {
+  readonly collections: Pick<Collections, 'segments' | 'checkpoints'>;
+  readonly calls: MongoCalls;
+  readonly readAhead: ReadAhead;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly limits: MongoLimits;
+}
+
+/** MongoDB's bound on a document is 16 MiB. */
+const DOCUMENT_BYTES_MAX = 16 * 1024 * 1024;
+/** A body and a number of routes that together never come near that bound. */
+const BODY_BYTES_SAFE = 8 * 1024 * 1024;
+const ROUTES_SAFE = 1_000;
+
+export class MongoSegmentLog {
+  readonly #options: MongoSegmentLogOptions;
+  readonly #tails: Tails;
+
+  constructor(options: MongoSegmentLogOptions) {
+    this.#options = options;
+    this.#tails = new Tails(options.clock, options.limits.tailTrustMs);
+  }
+
+  async append(segment: Segment): Promise<AppendOutcome> {
+    const { clock, random, limits } = this.#options;
+    const document = documentFrom(segment);
+    if (!this.#tails.isFresh(segment.serverName, segment.firstPosition - 1)) {
+      const settled = await this.#settleByTail(segment);
+      if (settled !== null) return settled;
+    }
+    const deadlineMs = clock.monotonicMs() + limits.settleTimeoutMs;
+    for (;;) {
+      const inserted = await this.#insert(segment, document);
+      if (inserted === 'inserted') return { kind: 'appended' };
+      const settled = inserted === 'taken' ? await this.#settleByNonce(segment) : null;
+      if (settled !== null) return settled;
+      if (clock.monotonicMs() >= deadlineMs) throw new StoreError('unavailable', 'it could not be learnt in time whether the segment was appended');
+      await clock.sleep(limits.settleIntervalMs * (0.5 + random.next()));
+    }
+  }
+
+  async readSegments(serverName: string, from: number, { segmentsMax, bytesMax }: { segmentsMax: number; bytesMax: number }): Promise<Segment[]> {
+    const atMs = this.#tails.now();
+    const found: Segment[] = [];
+    let isTail = true;
+    await this.#options.calls.runNewest('readSegments', async (options) => {
+      let bytes = 0;
+      const keys = { $gte: segmentKey(serverName, from), $lt: keysOfServer(serverName).$lt };
+      const documents = this.#segments
+        .find({ _id: keys, trimmed_at: { $exists: false } }, options)
+        .sort({ _id: 1 })
+        .limit(segmentsMax)
+        .project<StoredDocument>({ body: 1 });
+      for await (const document of documents) {
+        const segment = decodeSegment(serverName, firstPositionOf(document), bytesField(document, 'body'));
+        found.push(segment);
+        for (const { json } of segment.entries) bytes += json.byteLength;
+        if (found.length < segmentsMax && bytes < bytesMax) continue;
+        isTail = false;
+        break;
+      }
+    });
+    const last = found.at(-1);
+    if (isTail && last !== undefined) this.#tails.saw(serverName, lastPosition(last), atMs);
+    if (isTail && last === undefined) this.#tails.sawNothingAfter(serverName, from - 1, atMs);
+    return found;
+  }
+
+  async trim(serverName: string, request: TrimRequest): Promise<TrimOutcome> {
+    const { calls, readAhead } = this.#options;
+    const { looked, newest } = await calls.run('trim: look', async (options) => {
+      const keys = { $gt: segmentKey(serverName, request.after), $lt: keysOfServer(serverName).$lt };
+      const documents = await this.#segments
+        .find({ _id: keys, trimmed_at: { $exists: false } }, options)
+        .sort({ _id: 1 })
+        .limit(request.segmentsMax)
+        .project<StoredDocument>({ last_position: 1, time_ms: 1, 'routes.appservice_id': 1, 'routes.through': 1 })
+        .toArray();
+      return { looked: documents, newest: await this.#newest(serverName, options) };
+    });
+    const removed = looked.filter((document) => integerField(document, 'last_position') !== newest && mayGo(document, request)).map(firstPositionOf);
+    if (removed.length > 0) {
+      await calls.run('trim', (options) =>
+        this.#segments.updateMany(
+          { _id: { $in: removed.map((position) => segmentKey(serverName, position)) } },
+          { $currentDate: { trimmed_at: true }, $unset: { body: true, routes: true } },
+          options,
+        ),
+      );
+      readAhead.forget(serverName);
+    }
+    await this.#removeTombstones(serverName, request.segmentsMax);
+    const last = looked.at(-1);
+    return { removedSegments: removed.length, nextAfter: last === undefined || looked.length < request.segmentsMax ? null : firstPositionOf(last) };
+  }
+
+  get #segments(): Collections['segments'] {
+    return this.#options.collections.segments;
+  }
+
+  async #insert({ serverName, ...segment }: Segment, document: SegmentDocument): Promise<'inserted' | 'taken' | 'unknown'> {
+    const atMs = this.#tails.now();
+    try {
+      return await this.#options.calls.run('append', async (options) => {
+        try {
+          await this.#segments.insertOne(document, options);
+        } catch (error) {
+          if (isDuplicateKey(error)) return 'taken';
+          throw error;
+        }
+        this.#tails.saw(serverName, lastPosition(segment), atMs);
+        return 'inserted';
+      });
+    } catch (error) {
+      if (isUnavailable(error)) return 'unknown';
+      throw error;
+    }
+  }
+
+  /** Who has the key: null while that is not confirmed by a majority. */
+  async #settleByNonce({ serverName, firstPosition, nonce }: Segment): Promise<AppendOutcome | null> {
+    try {
+      const found = await this.#options.calls.runNewest('append: read back', (options) =>
+        this.#segments.findOne<StoredDocument>({ _id: segmentKey(serverName, firstPosition) }, { ...options, projection: { nonce: 1 } }),
+      );
+      if (found === null) return null;
+      return { kind: textField(found, 'nonce') === nonce ? 'appended' : 'lost' };
+    } catch (error) {
+      if (isUnavailable(error)) return null;
+      throw error;
+    }
+  }
+
+  /** Null if the log ends just before the segment. Throws if the segment would leave a hole, which is a bug of the caller. */
+  async #settleByTail(segment: Segment): Promise<AppendOutcome | null> {
+    const { serverName, firstPosition } = segment;
+    const { calls, collections } = this.#options;
+    const atMs = this.#tails.now();
+    const tail = await calls.runNewest('append: tail', async (options) => {
+      const newest = await this.#newest(serverName, options);
+      if (newest !== null) return newest;
+      const checkpoint = await collections.checkpoints.findOne<StoredDocument>({ _id: { server_name: serverName } }, options);
+      return checkpoint === null ? 0 : integerField(checkpoint, 'position');
+    });
+    if (firstPosition > tail + 1) throw new Error(`an append at ${firstPosition} would leave a hole after ${tail}`);
+    if (firstPosition <= tail) return (await this.#settleByNonce(segment)) ?? { kind: 'lost' };
+    this.#tails.saw(serverName, tail, atMs);
+    return null;
+  }
+
+  /** Last position of the newest segment. */
+  async #newest(serverName: string, options: CallOptions): Promise<number | null> {
+    const [newest] = await this.#segments.find({ _id: keysOfServer(serverName) }, options).sort({ _id: -1 }).limit(1).project<StoredDocument>({ last_position: 1 }).toArray();
+    return newest === undefined ? null : integerField(newest, 'last_position');
+  }
+
+  async #removeTombstones(serverName: string, countMax: number): Promise<void> {
+    const { calls, limits } = this.#options;
+    await calls.run('trim: tombstones', async (options) => {
+      const isOld = { $expr: { $lte: ['$trimmed_at', { $subtract: ['$$NOW', limits.tombstoneKeptMs] }] } };
+      const old = await this.#segments
+        .find({ '_id.server_name': serverName, trimmed_at: { $exists: true }, ...isOld }, options)
+        .limit(countMax)
+        .project<StoredDocument>({ _id: 1 })
+        .toArray();
+      if (old.length > 0) await this.#segments.deleteMany({ _id: { $in: old.map((document) => segmentKey(serverName, firstPositionOf(document))) } }, options);
+    });
+  }
+}
+
+function isUnavailable(error: unknown): boolean {
+  return error instanceof StoreError && error.kind === 'unavailable';
+}
+
+export function firstPositionOf(document: StoredDocument): number {
+  return integerField(documentField(document, '_id'), 'first_position');
+}
+
+/** The codec's bytes go in as they are; what queries need stands beside them. Throws `exhausted` if that is too large for one document. */
+function documentFrom(segment: Segment): SegmentDocument {
+  const { serverName, firstPosition, routes, nonce, timeMs } = segment;
+  if (segment.entries.length === 0) throw new Error('a segment has at least one entry');
+  const body = encodeSegment(segment);
+  const document: SegmentDocument = {
+    _id: segmentKey(serverName, firstPosition),
+    last_position: lastPosition(segment),
+    time_ms: timeMs,
+    nonce,
+    ...(routes.length > 0 && {
+      routes: routes.map(({ appserviceId, ranges, entryCount, bytes }) => ({
+        appservice_id: appserviceId,
+        through: firstPosition + (ranges.at(-1) ?? 0),
+        entry_count: entryCount,
+        bytes,
+      })),
+    }),
+    body: new Binary(body),
+  };
+  if (body.byteLength > BODY_BYTES_SAFE || routes.length > ROUTES_SAFE) {
+    const bytes = BSON.calculateObjectSize(document);
+    if (bytes > DOCUMENT_BYTES_MAX) throw new StoreError('exhausted', `a segment of ${segment.entries.length} entries for ${routes.length} appservices takes ${bytes} bytes; one document holds ${DOCUMENT_BYTES_MAX}`);
+  }
+  return document;
+}
+
+function mayGo(document: StoredDocument, { through, beforeMs, deliveredPositions }: TrimRequest): boolean {
+  if (integerField(document, 'last_position') > through || integerField(document, 'time_ms') >= beforeMs) return false;
+  const routes = document['routes'] === undefined ? [] : listField(document, 'routes', documentField);
+  return routes.every((route) => integerField(route, 'through') <= (deliveredPositions.get(textField(route, 'appservice_id')) ?? Infinity));
+}
