@@ -79,7 +79,7 @@ const HOMESERVER_LIMITS: Omit<HomeserverLimits, 'retentionMs'> = {
     queueItemsMax: 20_000,
     queueBytesMax: 128 * 1024 * 1024,
     retryDelayMs: 1_000,
-    answerTimeoutMs: 900,
+    answerTimeoutMs: 750,
     catchUpIntervalMs: 250,
     readSegmentsMax: 100,
     readBytesMax: 8 * 1024 * 1024,

@@ -60,6 +60,9 @@ export interface LedgerOptions {
   readonly limits: LedgerLimits;
 }
 
+/** An overdue append is noticed after the time-out and at most this part of it. */
+const WATCHES_PER_TIMEOUT = 4;
+
 type Appended = 'appended' | 'lost';
 
 export class Ledger implements AsyncDisposable {
@@ -68,7 +71,9 @@ export class Ledger implements AsyncDisposable {
   readonly #queue: IngestQueue;
   readonly #stop = new AbortController();
   #behind = false;
-  #running: Promise<void> | null = null;
+  #running: Promise<unknown> = Promise.resolve();
+  /** The append under way, and who waits for its answer. */
+  #outstanding: { readonly waiting: readonly SubmissionItem[]; readonly sinceMs: number } | null = null;
 
   constructor(options: LedgerOptions) {
     this.#options = options;
@@ -79,7 +84,7 @@ export class Ledger implements AsyncDisposable {
   /** Folds the log from the checkpoint to its tail, then begins to take groups. Rejects with a StoreError. */
   async start(): Promise<void> {
     await this.#readOn();
-    this.#running = this.#run();
+    this.#running = Promise.all([this.#run(), this.#watch()]);
   }
 
   get queuedBytes(): number {
@@ -248,8 +253,7 @@ export class Ledger implements AsyncDisposable {
     waiting: readonly SubmissionItem[],
     compiled: { registrations: Map<string, FoldedRegistration>; index: Fold['index'] } | null = null,
   ): Promise<Appended> {
-    const answered = new AbortController();
-    const overdue = this.#refuseWhenOverdue(waiting, answered.signal);
+    this.#outstanding = { waiting, sinceMs: this.#options.clock.monotonicMs() };
     try {
       const outcome = await this.#options.log.append(segment);
       if (outcome.kind === 'appended') {
@@ -261,20 +265,25 @@ export class Ledger implements AsyncDisposable {
       undo();
       throw error;
     } finally {
-      answered.abort();
-      await overdue;
+      this.#outstanding = null;
     }
     undo();
     await this.#readOn();
     return 'lost';
   }
 
-  async #refuseWhenOverdue(waiting: readonly SubmissionItem[], answered: AbortSignal): Promise<void> {
-    await this.#options.clock.sleep(this.#options.limits.answerTimeoutMs, answered);
-    if (answered.aborted) return;
-    const error = new StoreError('unavailable', 'the log has not answered in time');
-    for (const item of waiting) item.refuse(error);
-    this.#queue.refuseAll(error);
+  /** Refuses callers whose append is overdue, and those that wait behind it; the append itself goes on. */
+  async #watch(): Promise<void> {
+    const { clock, limits } = this.#options;
+    for (;;) {
+      await clock.sleep(limits.answerTimeoutMs / WATCHES_PER_TIMEOUT, this.#stop.signal);
+      if (this.#stop.signal.aborted) return;
+      const outstanding = this.#outstanding;
+      if (outstanding === null || clock.monotonicMs() - outstanding.sinceMs < limits.answerTimeoutMs) continue;
+      const error = new StoreError('unavailable', 'the log has not answered in time');
+      for (const item of outstanding.waiting) item.refuse(error);
+      this.#queue.refuseAll(error);
+    }
   }
 
   /** Folds what others appended, up to the tail; true if there was anything. */

@@ -163,7 +163,7 @@ test('answers callers within the time limit while an append hangs, and folds the
   const hanging = assert.rejects(world.ledger.submit(events), isStoreError('unavailable'));
   await settle();
   const queued = assert.rejects(world.ledger.submit(submission([{ id: '$2', at: 2 }])), isStoreError('unavailable'));
-  await clock.advance(1000);
+  await clock.advance(1250);
   await hanging;
   await queued;
   gate.resolve('none');
