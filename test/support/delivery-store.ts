@@ -129,7 +129,7 @@ export class StoreConnection implements AppserviceStateStore, RouteReader, Pick<
   fault: (operation: string) => StoreFault = () => 'none';
   /** Asked before a call takes effect and before its answer is given; true kills the process there. */
   diesAt: (point: string) => boolean = () => false;
-  /** While set, calls wait for it before they take effect. */
+  /** While set, nothing leaves or reaches the process. */
   frozenUntil: Promise<void> | null = null;
   isDead = false;
 
@@ -145,6 +145,7 @@ export class StoreConnection implements AppserviceStateStore, RouteReader, Pick<
   /** Passes a point at which the process may die; if it is dead, nothing ever goes on from here. */
   async pass(point: string): Promise<void> {
     if (!this.isDead && this.diesAt(point)) this.kill();
+    while (this.frozenUntil !== null) await this.frozenUntil;
     if (this.isDead) await new Promise(() => undefined);
   }
 
@@ -182,7 +183,6 @@ export class StoreConnection implements AppserviceStateStore, RouteReader, Pick<
   }
 
   async #call<Result>(operation: string, effect: () => Result, detail = ''): Promise<Result> {
-    if (this.frozenUntil !== null) await this.frozenUntil;
     await this.pass(`before ${operation}`);
     this.store.calls.push(detail === '' ? operation : `${operation}:${detail}`);
     const fault = this.fault(operation);

@@ -29,6 +29,9 @@ export interface PushRecord {
   readonly txnId: string;
   readonly text: string;
   readonly timeMs: number;
+  /** Places in the order of all that happened at appservices. */
+  readonly beganAt: number;
+  answeredAt: number | null;
   /** What the appservice did; null while it has not answered. */
   answered: PushOutcome['kind'] | null;
   /** What the router was told; null if it never heard. */
@@ -43,7 +46,6 @@ export interface ProcessOptions {
   /** Wraps what the process uses, to break it. */
   readonly breakPush?: (push: Push) => Push;
   readonly breakRoutes?: (routes: RouteReader) => RouteReader;
-  readonly clock?: Clock;
   readonly diesAt?: (point: string) => boolean;
   readonly fault?: StoreConnection['fault'];
 }
@@ -54,6 +56,39 @@ export interface RouterProcess {
   readonly delivery: Delivery;
   readonly presence: ReplicaPresence;
   readonly connection: StoreConnection;
+  readonly clock: ProcessClock;
+  /** Resolves when it has started; rejects if it could not. */
+  started: Promise<void>;
+  /** What it was not told while it was frozen. */
+  readonly missed: (() => void)[];
+}
+
+/** The clock as one process sees it: nobody wakes in a process that is frozen. */
+export class ProcessClock implements Clock {
+  readonly #clock: Clock;
+  frozenUntil: Promise<void> | null = null;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  nowMs(): number {
+    return this.#clock.nowMs();
+  }
+
+  monotonicMs(): number {
+    return this.#clock.monotonicMs();
+  }
+
+  async sleep(delayMs: number, signal?: AbortSignal): Promise<void> {
+    await this.#clock.sleep(delayMs, signal);
+    while (this.frozenUntil !== null) await this.frozenUntil;
+  }
+
+  async pause(): Promise<void> {
+    await this.#clock.pause();
+    while (this.frozenUntil !== null) await this.frozenUntil;
+  }
 }
 
 export class DeliveryWorld {
@@ -67,6 +102,7 @@ export class DeliveryWorld {
   readonly metered: string[] = [];
   answer: Answer = () => OK;
   #names = 0;
+  #order = 0;
   #activity = 0;
 
   registration(appserviceId: string, patch: Partial<Registration> = {}): Registration {
@@ -93,20 +129,20 @@ export class DeliveryWorld {
     const known = this.registrations.get(appserviceId);
     const goesOn = known !== undefined && (known.registration !== null || (known.backlog === 'park' && resumeParked));
     this.registrations.set(appserviceId, { appserviceId, position, since: goesOn ? known.since : position, registration: this.registration(appserviceId, patch), backlog: null });
-    for (const { delivery } of this.processes) delivery.registrationsChanged();
+    this.#tell(({ delivery }) => delivery.registrationsChanged());
   }
 
   remove(appserviceId: string, backlog: 'discard' | 'park'): void {
     const position = this.store.mark();
     const since = this.registrations.get(appserviceId)?.since ?? position;
     this.registrations.set(appserviceId, { appserviceId, position, since, registration: null, backlog });
-    for (const { delivery } of this.processes) delivery.registrationsChanged();
+    this.#tell(({ delivery }) => delivery.registrationsChanged());
   }
 
   /** Routes one segment with these texts to the appservices, and tells every process. */
   route(appserviceIds: readonly string[], texts: readonly string[]): void {
     const announcements = this.store.append(appserviceIds, texts);
-    for (const { delivery } of this.processes) delivery.routed(announcements);
+    this.#tell(({ delivery }) => delivery.routed(announcements));
   }
 
   /** Routes `count` events named `e1`, `e2` … by their log position. */
@@ -118,19 +154,47 @@ export class DeliveryWorld {
 
   /** Starts a process on the store as it is. */
   async start(options: ProcessOptions = {}): Promise<RouterProcess> {
-    const process = this.make(options);
-    await process.presence.start();
-    await process.delivery.start(this.store.tail);
-    this.processes.push(process);
+    const process = this.launch(options);
+    await process.started;
     await this.quiet();
     return process;
+  }
+
+  /** As {@link start}, without waiting for it. */
+  launch(options: ProcessOptions = {}): RouterProcess {
+    const process = this.make(options);
+    const { tail } = this.store;
+    process.started = process.presence.start().then(() => process.delivery.start(tail));
+    process.started.catch(() => undefined);
+    this.processes.push(process);
+    return process;
+  }
+
+  /** As SIGSTOP; the answer is SIGCONT. */
+  freeze(process: RouterProcess): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    process.connection.frozenUntil = promise;
+    process.clock.frozenUntil = promise;
+    return () => {
+      process.connection.frozenUntil = null;
+      process.clock.frozenUntil = null;
+      resolve();
+      for (const tell of process.missed.splice(0)) tell();
+    };
+  }
+
+  #tell(tell: (process: RouterProcess) => void): void {
+    for (const process of this.processes) {
+      if (process.connection.frozenUntil === null) tell(process);
+      else process.missed.push(() => tell(process));
+    }
   }
 
   /** A process that is not started yet. */
   make(options: ProcessOptions = {}): RouterProcess {
     const name = `p${++this.#names}`;
     const { store } = this;
-    const clock = options.clock ?? this.clock;
+    const clock = new ProcessClock(this.clock);
     const connection = store.connect(name);
     if (options.diesAt !== undefined) connection.diesAt = options.diesAt;
     if (options.fault !== undefined) connection.fault = options.fault;
@@ -155,7 +219,7 @@ export class DeliveryWorld {
       events: { emit: ({ event }) => void this.events.push(event) },
       settings: { ...DELIVERY_DEFAULTS, ...options.settings },
     });
-    return { name, delivery, presence, connection };
+    return { name, delivery, presence, connection, clock, started: Promise.resolve(), missed: [] };
   }
 
   /** As kill -9: nothing the process still does has an effect. */
@@ -221,12 +285,13 @@ export class DeliveryWorld {
       push: async (request, signal) => {
         await connection.pass('before push');
         const { appserviceId, txnId, registration, body } = request;
-        const record: PushRecord = { process: connection.name, appserviceId, url: registration.url, txnId, text: Buffer.from(body).toString(), timeMs: this.clock.nowMs(), answered: null, heard: null };
+        const record: PushRecord = { process: connection.name, appserviceId, url: registration.url, txnId, text: Buffer.from(body).toString(), timeMs: this.clock.nowMs(), beganAt: this.#order++, answeredAt: null, answered: null, heard: null };
         this.pushes.push(record);
         this.#activity++;
         const aborted = new Promise<PushOutcome>((resolve) => signal.addEventListener('abort', () => resolve({ kind: 'aborted' }), { once: true }));
         const answering = Promise.resolve(this.answer(request, record)).then((outcome) => {
           record.answered = outcome.kind;
+          record.answeredAt = this.#order++;
           return outcome;
         });
         const outcome = await Promise.race([answering, aborted]);

@@ -1,0 +1,133 @@
+/**
+ * Judges the history of a delivery world by the named invariants of the architecture. It knows nothing of how delivery
+ * works: it looks at what the log held, what the appservices were sent and answered, and which states were stored.
+ */
+import { eventsOf } from './delivery-world.ts';
+import type { DeliveryWorld, PushRecord } from './delivery-world.ts';
+
+export interface CheckOptions {
+  /** Processes that were killed, frozen or handed over: each may repeat the transaction in flight once. */
+  readonly failovers: number;
+  /** The queues are expected to be empty by now. */
+  readonly isDrained: boolean;
+}
+
+/** Sentences, each beginning with the invariant's number; none if all hold. Only for lives that were neither parked nor discarded. */
+export function violations(world: DeliveryWorld, options: CheckOptions): string[] {
+  const ids = [...world.registrations.keys()];
+  return [...ids.flatMap((appserviceId) => violationsOf(world, appserviceId, options)), ...stateViolations(world)];
+}
+
+function violationsOf(world: DeliveryWorld, appserviceId: string, { failovers, isDrained }: CheckOptions): string[] {
+  const pushes = world.pushesTo(appserviceId);
+  const expected = world.store.routedTo(appserviceId).map(({ json }) => Buffer.from(json).toString());
+  const shelved = [...world.store.quarantine.values()].filter((item) => item.appserviceId === appserviceId).flatMap(({ body }) => eventsOf(Buffer.from(body).toString()));
+  const said = (text: string): string => `${text} (${appserviceId})`;
+  return [
+    ...(isDrained ? noLoss(expected, world.received(appserviceId), shelved) : []),
+    ...order(expected, pushes),
+    ...frozen(pushes),
+    ...noGapSkip(pushes),
+    ...oneInFlight(pushes),
+    ...boundedDuplicates(pushes, failovers),
+  ].map(said);
+}
+
+function noLoss(expected: readonly string[], received: readonly string[], shelved: readonly string[]): string[] {
+  const got = new Set([...received, ...shelved]);
+  return expected.filter((text) => !got.has(text)).map((text) => `I1 NoLoss: ${text} never arrived`);
+}
+
+/** Events as first accepted follow the log, without a hole but for what was refused. */
+function order(expected: readonly string[], pushes: readonly PushRecord[]): string[] {
+  const at = new Map(expected.map((text, index) => [text, index]));
+  const first = new Set<string>();
+  for (const { answered, text } of pushes) if (answered === 'delivered') for (const event of eventsOf(text)) first.add(event);
+  let last = -1;
+  const broken: string[] = [];
+  for (const event of first) {
+    const index = at.get(event);
+    if (index === undefined) broken.push(`I2 Order: ${event} was never routed here`);
+    else if (index < last) broken.push(`I2 Order: ${event} came after a later one`);
+    last = Math.max(last, index ?? -1);
+  }
+  return broken;
+}
+
+function frozen(pushes: readonly PushRecord[]): string[] {
+  const bodies = new Map<string, string>();
+  const broken: string[] = [];
+  for (const { txnId, text } of pushes) {
+    if ((bodies.get(txnId) ?? text) !== text) broken.push(`I3 Frozen: ${txnId} was sent with two bodies`);
+    bodies.set(txnId, text);
+  }
+  return broken;
+}
+
+/** A new txn id is greater than all before and comes only after the one before was answered with 2xx or 413. */
+function noGapSkip(pushes: readonly PushRecord[]): string[] {
+  const broken: string[] = [];
+  let newest: string | null = null;
+  const settledAt = new Map<string, number>();
+  for (const { txnId, answered, answeredAt } of pushes) {
+    if (answered !== 'delivered' && answered !== 'too_large') continue;
+    settledAt.set(txnId, Math.min(settledAt.get(txnId) ?? Infinity, answeredAt ?? Infinity));
+  }
+  for (const { txnId, beganAt } of pushes) {
+    if (newest !== null && txnId !== newest) {
+      if (BigInt(txnId) <= BigInt(newest)) broken.push(`I4 NoGapSkip: ${txnId} was sent after ${newest}`);
+      if ((settledAt.get(newest) ?? Infinity) > beganAt) broken.push(`I4 NoGapSkip: ${txnId} was sent before ${newest} was acknowledged`);
+    }
+    newest = txnId;
+  }
+  return broken;
+}
+
+/** Of one process: the next push begins only after the one before was heard of. */
+function oneInFlight(pushes: readonly PushRecord[]): string[] {
+  const last = new Map<string, PushRecord>();
+  const broken: string[] = [];
+  for (const push of pushes) {
+    const before = last.get(push.process);
+    if (before !== undefined && before.heard === null) broken.push(`R61 OneInFlight: ${push.txnId} was sent while ${before.txnId} was on its way`);
+    last.set(push.process, push);
+  }
+  return broken;
+}
+
+function boundedDuplicates(pushes: readonly PushRecord[], failovers: number): string[] {
+  const owner = new Map<string, string>();
+  const accepted = new Map<string, number>();
+  const broken: string[] = [];
+  let repeats = 0;
+  for (const { txnId, answered, text } of pushes) {
+    if (answered !== 'delivered') continue;
+    const times = (accepted.get(txnId) ?? 0) + 1;
+    accepted.set(txnId, times);
+    if (times > 1) repeats++;
+    for (const event of eventsOf(text)) {
+      const known = owner.get(event);
+      if (known !== undefined && known !== txnId) broken.push(`I6 BoundedDuplicates: ${event} was accepted under ${known} and ${txnId}`);
+      owner.set(event, txnId);
+    }
+  }
+  if (repeats > failovers) broken.push(`I6 BoundedDuplicates: ${repeats} transactions were repeated in ${failovers} fail-overs`);
+  return broken;
+}
+
+function stateViolations(world: DeliveryWorld): string[] {
+  const broken: string[] = [];
+  for (const { before, after } of world.store.accepted) {
+    const { appserviceId, transaction, deliveryState } = after;
+    const said = (text: string): void => void broken.push(`${text} (${appserviceId})`);
+    if (deliveryState !== 'failed' && (transaction === null) !== (deliveryState === 'idle')) said(`M1 States: ${deliveryState} with transaction ${transaction?.txnId ?? 'none'}`);
+    if (before === undefined) continue;
+    if (after.leaseEpoch < before.leaseEpoch) said('I5 Fenced: an older epoch was written');
+    if (after.leaseEpoch === before.leaseEpoch && after.leaseHolder !== before.leaseHolder && after.leaseHolder !== null) said('I5 Fenced: a holder came without a new epoch');
+    if (after.deliveredPosition < before.deliveredPosition) said('I11 Monotone: a delivered position went back');
+    if (BigInt(after.lastTxnId) < BigInt(before.lastTxnId)) said('I11 Monotone: a txn id went back');
+    if (transaction !== null && before.transaction !== null && transaction.txnId === before.transaction.txnId && String(transaction.ranges) !== String(before.transaction.ranges)) said('I3 Frozen: the choice of a transaction changed');
+    if (after.deliveredPosition > before.deliveredPosition && before.transaction === null) said('I4 NoGapSkip: a delivered position moved without a transaction');
+  }
+  return broken;
+}
