@@ -45,7 +45,7 @@ export function registrationProblems(registration: Registration, rules: Registra
   for (const [at, protocol] of registration.protocols.entries()) {
     if (protocol === '' || CONTROL.test(protocol)) note(`protocols[${at}]`, 'A protocol is a name such as irc; this one is empty or holds control characters.');
   }
-  noteDeliveryOptions(registration, note);
+  noteDeliveryOptions(registration, rules, note);
   return problems;
 }
 
@@ -99,10 +99,10 @@ function shown({ regex }: Pick<Namespace, 'regex'>): string {
   return JSON.stringify(regex.length > SHOWN_LENGTH_MAX ? `${regex.slice(0, SHOWN_LENGTH_MAX)}…` : regex);
 }
 
-function noteDeliveryOptions({ delivery_options: options }: Registration, note: (field: string, message: string | null) => void): void {
+function noteDeliveryOptions({ url, delivery_options: options }: Registration, rules: RegistrationRules, note: (field: string, message: string | null) => void): void {
   note('delivery_options.push_timeout_ms', boundsProblem('push_timeout_ms', options.push_timeout_ms, PUSH_TIMEOUT_MS));
   note('delivery_options.query_timeout_ms', boundsProblem('query_timeout_ms', options.query_timeout_ms, QUERY_TIMEOUT_MS));
-  if (options.proxy !== undefined) note('delivery_options.proxy', proxyProblem(options.proxy));
+  if (options.proxy !== undefined) note('delivery_options.proxy', proxyProblem(options.proxy, url, rules));
   if (options.ca_file !== undefined && (!options.ca_file.startsWith('/') || CONTROL.test(options.ca_file))) {
     note('delivery_options.ca_file', 'ca_file must be the absolute path of a file of PEM certificates.');
   }
@@ -113,7 +113,8 @@ function boundsProblem(name: string, value: number | undefined, { min, max }: { 
   return `${name} must be a whole number of milliseconds from ${min} to ${max}.`;
 }
 
-function proxyProblem(proxy: string): string | null {
-  const url = /^https?:\/\/[^/\\?#@\s]+\/?$/i.test(proxy) ? URL.parse(proxy) : null;
-  return url === null ? 'proxy must be a URL such as http://proxy.example:3128, without user name, path and query.' : null;
+function proxyProblem(proxy: string, url: string | null, rules: RegistrationRules): string | null {
+  if (!/^http:\/\/[^/\\?#@\s]+\/?$/i.test(proxy) || URL.parse(proxy) === null) return 'proxy must be a URL such as http://proxy.example:3128, without user name, path and query.';
+  if (url?.startsWith('unix:') === true) return 'proxy cannot lead to a unix socket; take it out.';
+  return rules.urlProblem(proxy);
 }

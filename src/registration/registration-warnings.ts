@@ -14,8 +14,7 @@ export type WarningCode =
   | 'EXCLUSIVE_OVERLAP'
   | 'TOKENS_EQUAL'
   | 'TOKEN_SHORT'
-  | 'UNKNOWN_KEY'
-  | 'PROXY_UNUSED';
+  | 'UNKNOWN_KEY';
 
 export interface RegistrationWarning {
   readonly code: WarningCode;
@@ -114,11 +113,7 @@ function senderWarnings({ sender_localpart: localpart }: Registration, rivals: r
     .map(({ id }) => ({ code: 'SENDER_SHARED', message: `sender_localpart is that of "${id}" too, so both act as one user and both get its events.` }));
 }
 
-function rateWarnings({ rate_limited: rateLimited, delivery_options: { proxy } }: Registration): RegistrationWarning[] {
-  const warnings: RegistrationWarning[] = [];
-  if (rateLimited) {
-    warnings.push({ code: 'RATE_LIMITED', message: 'Users of this appservice count as rate limited; write rate_limited: false if it speaks for many people.' });
-  }
-  if (proxy !== undefined) warnings.push({ code: 'PROXY_UNUSED', message: 'proxy is kept and not used: requests go straight to the url.' });
-  return warnings;
+function rateWarnings({ rate_limited: rateLimited }: Registration): RegistrationWarning[] {
+  if (!rateLimited) return [];
+  return [{ code: 'RATE_LIMITED', message: 'Users of this appservice count as rate limited; write rate_limited: false if it speaks for many people.' }];
 }

@@ -229,6 +229,9 @@ test('options of this router are checked, and an unknown one is refused with the
   refused(options('legacy_paths: sometimes'), 'appservice_router.legacy_paths', /one of off, unrecognized, any_error/, 16);
   refused(options('legacy_auth: 1'), 'appservice_router.legacy_auth', /one of off, both, query_only/, 16);
   refused(options('proxy: http://user:pw-secret@proxy.example'), 'appservice_router.proxy', /without user name/, 16);
+  refused(options('proxy: http://169.254.169.254'), 'appservice_router.proxy', /link-local/, 16);
+  refused(options('proxy: https://proxy.example'), 'appservice_router.proxy', /such as http:/, 16);
+  refused(options('proxy: http://proxy.example').replace('http://127.0.0.1:9000', 'unix:/run/irc.sock'), 'appservice_router.proxy', /unix socket/, 16);
   refused(options('ca_file: own.pem'), 'appservice_router.ca_file', /absolute path/, 16);
   refused(`${YAML}appservice_router: []\n`, 'appservice_router', /must be a mapping/, 15);
   assert.deepEqual(valid(`${YAML}appservice_router:\n`).delivery_options, {});
