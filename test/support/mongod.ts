@@ -31,7 +31,8 @@ export interface RunningMongod extends AsyncDisposable {
   stop(): Promise<void>;
 }
 
-const WIRED_TIGER = ['--wiredTigerCacheSizeGB', '0.25', '--oplogSize', '64'];
+/** Small, and with the fail points that tests of lost answers set. */
+const WIRED_TIGER = ['--wiredTigerCacheSizeGB', '0.25', '--oplogSize', '64', '--setParameter', 'enableTestCommands=1'];
 const LAUNCH_TIMEOUT_MS = 60_000;
 const SHARED_URI_NAME = 'ROUTER_TEST_MONGODB_URI';
 
