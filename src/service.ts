@@ -8,10 +8,8 @@
  */
 import { networkInterfaces } from 'node:os';
 import { AppserviceAdmin } from './admin/appservice-admin.ts';
-import type { RegistrationReading } from './admin/appservice-admin.ts';
 import { Registrar } from './admin/registrar.ts';
-import type { RegistrationSealer } from './admin/registrar.ts';
-import type { Registration } from './appservice/registration.ts';
+import { patternProblem } from './appservice/namespaces.ts';
 import type { Clock, Random } from './clock.ts';
 import { Delivery, DELIVERY_DEFAULTS } from './delivery/delivery.ts';
 import type { DeliverySettings } from './delivery/delivery.ts';
@@ -20,18 +18,20 @@ import { PRESENCE_DEFAULTS, ReplicaPresence } from './delivery/replica-presence.
 import { EventFeed } from './event-feed.ts';
 import { Homeserver } from './homeserver.ts';
 import type { HomeserverLimits } from './homeserver.ts';
-import type { OpenRegistration } from './ingest/fold.ts';
 import type { Logger } from './logger.ts';
 import { createAddressPolicy } from './query/address-policy.ts';
 import type { AddressPolicyOptions } from './query/address-policy.ts';
 import { systemNetwork } from './query/connect.ts';
 import { HTTP_CLIENT_LIMITS, HttpClient } from './query/http-client.ts';
+import { outboundUrlProblem } from './query/outbound-url.ts';
+import type { RegistrationRules } from './registration/registration-rules.ts';
+import type { Vault } from './registration/vault.ts';
 import { AdminMethods } from './rpc/admin-methods.ts';
 import { Authenticator } from './rpc/authentication.ts';
 import type { Credential } from './rpc/authentication.ts';
 import { GrpcServer } from './rpc/grpc-server.ts';
 import { HttpServer } from './rpc/http-server.ts';
-import type { Homeservers, PutRegistrationRequest, RpcMeter } from './rpc/ports.ts';
+import type { Homeservers, RpcMeter } from './rpc/ports.ts';
 import { RouterMethods } from './rpc/router-methods.ts';
 import { codeName } from './rpc/status.ts';
 import { timedStore } from './store/timed.ts';
@@ -58,9 +58,7 @@ export interface ServiceParts {
   readonly store: Store;
   /** True if no other process can have the store. */
   readonly isStoreExclusive: boolean;
-  readonly vault: RegistrationSealer & { open: OpenRegistration };
-  /** Judges a registration beside the others in force. `forbidden`: what is wrong with the host of a URL. */
-  readonly read: (serverName: string, source: PutRegistrationRequest['source'], others: readonly Registration[], forbidden: (host: string, port: number) => string | null) => RegistrationReading;
+  readonly vault: Vault;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
@@ -130,7 +128,7 @@ export class Service implements AsyncDisposable {
       const homeserver = await Homeserver.start({
         serverName,
         store,
-        open: parts.vault.open,
+        open: (name, appserviceId, stored) => parts.vault.open(name, appserviceId, stored),
         tokenHash: (token) => parts.vault.tokenHash(token),
         meter: telemetry.ingest(serverName),
         clock,
@@ -144,9 +142,8 @@ export class Service implements AsyncDisposable {
       const registrar = new Registrar({ serverName, registrations: () => homeserver.registrations, ledger: homeserver.ledger, vault: parts.vault, registrationsMax: REGISTRATIONS_MAX });
       homeservers.set(serverName, homeserver);
       registrars.set(serverName, registrar);
-      const read = (source: PutRegistrationRequest['source'], others: readonly Registration[]): RegistrationReading =>
-        parts.read(serverName, source, others, (host, port) => policy.hostProblem(host, port));
-      admins.set(serverName, new AppserviceAdmin({ serverName, registrar, delivery: homeserver.delivery, feed, read }));
+      const rules: RegistrationRules = { serverName, rateLimitedDefault: settings.rateLimitedDefault, patternProblem, urlProblem: (url) => outboundUrlProblem(url, policy) };
+      admins.set(serverName, new AppserviceAdmin({ serverName, registrar, delivery: homeserver.delivery, feed, rules }));
     }
     telemetry.observe(() => [...homeservers.values()].map((homeserver) => gaugesOf(homeserver)));
 

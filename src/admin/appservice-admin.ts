@@ -6,28 +6,17 @@ import type { Registration } from '../appservice/registration.ts';
 import type { Delivery } from '../delivery/delivery.ts';
 import type { EventFeed } from '../event-feed.ts';
 import type { AdminPort, AppserviceStatus, Page, PutRegistrationRequest, RegistrationWarning } from '../rpc/ports.ts';
+import { readRegistration, registrationFromYaml } from '../registration/registration-yaml.ts';
+import type { RegistrationRules } from '../registration/registration-rules.ts';
+import type { FieldProblem } from '../registration/yaml-fields.ts';
 import type { Registrar } from './registrar.ts';
-
-/** What reading a registration came to, as registration/ tells it. */
-export type RegistrationReading =
-  | { readonly kind: 'valid'; readonly registration: Registration; readonly warnings: readonly RegistrationWarning[] }
-  | { readonly kind: 'invalid'; readonly problems: readonly RegistrationProblem[] };
-
-export interface RegistrationProblem {
-  /** Path such as `namespaces.users[0].regex`. */
-  readonly field: string;
-  readonly message: string;
-  /** 1-based; absent for a registration that is no text. */
-  readonly line?: number;
-}
 
 export interface AppserviceAdminOptions {
   readonly serverName: string;
   readonly registrar: Registrar;
   readonly delivery: Delivery;
   readonly feed: EventFeed;
-  /** Judges a registration, as YAML text or as a message, beside those in force. */
-  readonly read: (source: PutRegistrationRequest['source'], others: readonly Registration[]) => RegistrationReading;
+  readonly rules: RegistrationRules;
 }
 
 export class AppserviceAdmin implements AdminPort {
@@ -38,9 +27,10 @@ export class AppserviceAdmin implements AdminPort {
   }
 
   async putRegistration(request: PutRegistrationRequest): Promise<{ registration: Registration; warnings: readonly RegistrationWarning[] }> {
-    const { registrar, read } = this.#options;
+    const { registrar, rules } = this.#options;
+    const { source } = request;
     const others = registrar.list().flatMap(({ registration }) => registration ?? []);
-    const reading = read(request.source, others);
+    const reading = source.kind === 'yaml' ? registrationFromYaml(source.text, rules, others) : readRegistration(source.registration, rules, others);
     if (reading.kind === 'invalid') throw invalidRegistration(request.source.kind, reading.problems);
     const { registration, warnings } = reading;
     if (request.validateOnly) registrar.check(registration, request.resumeParked);
@@ -83,7 +73,7 @@ export class AppserviceAdmin implements AdminPort {
   }
 }
 
-function invalidRegistration(source: 'yaml' | 'registration', problems: readonly RegistrationProblem[]): RefusalError {
+function invalidRegistration(source: 'yaml' | 'registration', problems: readonly FieldProblem[]): RefusalError {
   const [first] = problems;
   const sentences = problems.map(({ line, field, message }) => (line === undefined ? `${field}: ${message}` : `line ${line}, ${field}: ${message}`));
   const field = source === 'yaml' ? 'yaml' : `registration.${first?.field ?? ''}`;

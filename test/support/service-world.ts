@@ -1,17 +1,25 @@
-/** The whole router in this process, on a store of its own, with credentials and no sealing. */
+/** The whole router in this process, on a store of its own. */
 import { createHash } from 'node:crypto';
 import { systemClock, systemRandom } from '../../src/clock.ts';
-import type { Registration } from '../../src/appservice/registration.ts';
 import type { Logger } from '../../src/logger.ts';
+import { encryptionKeysFrom } from '../../src/registration/encryption-key.ts';
+import type { EncryptionKeys } from '../../src/registration/encryption-key.ts';
+import { Vault } from '../../src/registration/vault.ts';
 import { Service } from '../../src/service.ts';
 import type { ServiceSettings } from '../../src/service.ts';
 import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts';
 import type { Store } from '../../src/store/port.ts';
 import { silent } from './ledger-world.ts';
 import { RouterClient } from './router-client.ts';
-import { openPlain, plainStored, SERVER } from './routing.ts';
+import { SERVER } from './routing.ts';
 
 export const TOKENS = { homeserver: 'homeserver-token', admin: 'admin-token', monitor: 'monitor-token', other: 'other-token' };
+
+function testKeys(): EncryptionKeys {
+  const keys = encryptionKeysFrom('11'.repeat(32));
+  if (typeof keys === 'string') throw new Error(keys);
+  return keys;
+}
 
 const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex');
 
@@ -51,8 +59,7 @@ export async function startService(options: ServiceWorldOptions = {}): Promise<S
     version: 'test',
     store: options.store ?? (await openSqliteStore({ path: ':memory:', clock: systemClock })),
     isStoreExclusive: options.isStoreExclusive ?? true,
-    vault: { seal: (_server, registration: Registration) => plainStored(registration), open: openPlain, tokenHash: (token) => `h(${token})` },
-    read: (_server, source) => (source.kind === 'registration' ? { kind: 'valid', registration: source.registration, warnings: [] } : { kind: 'invalid', problems: [{ field: 'yaml', message: 'not here' }] }),
+    vault: new Vault(testKeys(), systemRandom),
     clock: systemClock,
     random: systemRandom,
     logger: options.logger ?? silent,
