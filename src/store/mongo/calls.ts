@@ -52,6 +52,10 @@ export async function within<Value>(clock: Clock, timeoutMs: number, work: Promi
 export class MongoCalls {
   readonly #options: MongoCallsOptions;
   #operationTime: Timestamp | null = null;
+  /** Asked for and not begun; shared. */
+  #fenceToCome: Promise<void> | null = null;
+  /** Never rejects. */
+  #fenceUnderWay: Promise<void> = Promise.resolve();
 
   constructor(options: MongoCallsOptions) {
     this.#options = options;
@@ -70,11 +74,22 @@ export class MongoCalls {
   }
 
   /** As {@link run}, for reads that must see whatever anybody's write was confirmed before this call. */
-  runNewest<Value>(name: string, call: Call<Value>): Promise<Value> {
-    return this.run(name, async (options) => {
-      await this.#options.meta.updateOne({ _id: 'fence' }, { $inc: { count: 1 } }, { upsert: true, ...options });
-      return call(options);
+  async runNewest<Value>(name: string, call: Call<Value>): Promise<Value> {
+    await this.#fence();
+    return this.run(name, call);
+  }
+
+  /** Resolves after a confirmed write that began after this call; one serves all that ask while another is under way. */
+  #fence(): Promise<void> {
+    this.#fenceToCome ??= this.#fenceUnderWay.then(() => {
+      this.#fenceToCome = null;
+      const write = this.run('fence', async (options) => {
+        await this.#options.meta.updateOne({ _id: 'fence' }, { $inc: { count: 1 } }, { upsert: true, ...options });
+      });
+      this.#fenceUnderWay = write.catch(() => undefined);
+      return write;
     });
+    return this.#fenceToCome;
   }
 
   async #inSession<Value>(call: Call<Value>): Promise<Value> {

@@ -23,8 +23,8 @@ export interface MongoLimits {
   readonly tombstoneKeptMs: number;
   /** Read from the database at once for one route, about. */
   readonly routePageBytes: number;
-  /** Read ahead for all routes together. */
-  readonly readAheadBytesMax: number;
+  /** Kept of such pages for all routes together, for the reads that go on in them. */
+  readonly routePagesBytesMax: number;
   /** Reads of one measureRoutes that are under way at once. */
   readonly measuresAtOnceMax: number;
 }
@@ -42,6 +42,6 @@ export const MONGO_LIMITS: MongoLimits = {
   tailTrustMs: 60_000,
   tombstoneKeptMs: 180_000,
   routePageBytes: 1_048_576,
-  readAheadBytesMax: 33_554_432,
+  routePagesBytesMax: 33_554_432,
   measuresAtOnceMax: 8,
 };

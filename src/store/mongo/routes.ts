@@ -7,7 +7,6 @@
  * Of the segment that `after` lies in, the newest that begins at or below it, only the rest counts. It is asked for beside
  * the segments that begin above `after`, and its contents travel only if the route goes on in it.
  */
-import { StoreError } from '../errors.ts';
 import type { RoutedEntry, RouteLimits, RouteMeasure } from '../port.ts';
 import { collectRouted, decodeSegment, measureRoute } from '../segment-codec.ts';
 import type { Segment } from '../segment.ts';
@@ -16,13 +15,14 @@ import type { CallOptions, MongoCalls } from './calls.ts';
 import type { StoredDocument } from './fields.ts';
 import { bytesField, documentField, integerField } from './fields.ts';
 import type { MongoLimits } from './limits.ts';
-import type { ReadAhead, RouteShape } from './read-ahead.ts';
+import { ENTRY_OVERHEAD_BYTES } from './route-pages.ts';
+import type { RoutePages, RouteShape } from './route-pages.ts';
 import type { Collections } from './schema.ts';
 
 export interface MongoRoutesOptions {
   readonly collections: Pick<Collections, 'segments'>;
   readonly calls: MongoCalls;
-  readonly readAhead: ReadAhead;
+  readonly routePages: RoutePages;
   readonly limits: MongoLimits;
 }
 
@@ -44,17 +44,17 @@ export class MongoRoutes {
 
   async readRoute(serverName: string, appserviceId: string, after: number, through: number, limits: RouteLimits): Promise<RoutedEntry[]> {
     if (through <= after) return [];
-    const { readAhead } = this.#options;
+    const { routePages } = this.#options;
     const address = { serverName, appserviceId };
-    const { kept, shape } = readAhead.take(serverName, appserviceId, after);
-    const segments = kept === null ? await this.#firstPage(address, after, through, pageSegments(shape, limits.entriesMax, this.#options.limits)) : [...kept.segments];
+    const { kept, shape } = routePages.take(serverName, appserviceId, after);
+    const segments = kept === null ? await this.#firstPage(address, after, through, pageSegments(shape, this.#options.limits)) : [...kept.segments];
     const found: RoutedEntry[] = [];
     let bytes = 0;
     for (let at = 0; ; at++) {
       if (at === segments.length) {
         const last = segments.at(-1);
         if (last === undefined || lastPosition(last) >= through) break;
-        const size = pageSegments(shapeOf(segments, appserviceId), limits.entriesMax - found.length, this.#options.limits);
+        const size = pageSegments(shapeOf(segments), this.#options.limits);
         const page = await this.#page(address, lastPosition(last), through, size);
         if (page.length === 0) break;
         segments.push(...page);
@@ -64,9 +64,9 @@ export class MongoRoutes {
       bytes = collectRouted(segment, appserviceId, after, through, limits, found, bytes);
       if (bytes < 0 || bytes >= limits.bytesMax || found.length >= limits.entriesMax) break;
     }
-    const rest = segments.filter((segment) => lastPosition(segment) > after);
-    if (rest.length > 0) readAhead.put(serverName, appserviceId, { after, segments: rest }, shapeOf(rest, appserviceId));
-    return found;
+    const end = found.at(-1)?.position ?? after;
+    if (segments.length > 0) routePages.put(serverName, appserviceId, { after: end, segments: segments.filter((segment) => lastPosition(segment) > end) }, shapeOf(segments));
+    return withOwnBytes(found);
   }
 
   async measureRoutes(serverName: string, after: ReadonlyMap<string, number>, through: number): Promise<RouteMeasure[]> {
@@ -165,22 +165,25 @@ function segmentFrom(serverName: string, document: StoredDocument): Segment {
   return decodeSegment(serverName, integerField(documentField(document, '_id'), 'first_position'), Uint8Array.from(bytesField(document, 'body')));
 }
 
-function shapeOf(segments: readonly Segment[], appserviceId: string): RouteShape {
-  let entryCount = 0;
-  let bytes = 0;
-  for (const { routes, entries, firstPosition } of segments) {
-    const route = routes.find((candidate) => candidate.appserviceId === appserviceId);
-    if (route === undefined) throw new StoreError('unreadable', `the segment at log position ${firstPosition} lacks a route that is indexed`);
-    entryCount += route.entryCount;
-    for (const { json } of entries) bytes += json.byteLength;
-  }
-  return { entriesPerSegment: entryCount / segments.length, bytesPerSegment: bytes / segments.length };
+/** Copies the entries' bytes into one buffer: what is read ahead stays as it is, whatever the caller does with them, and is not held in memory by them. */
+function withOwnBytes(entries: readonly RoutedEntry[]): RoutedEntry[] {
+  const bytes = new Uint8Array(entries.reduce((sum, { json }) => sum + json.byteLength, 0));
+  let at = 0;
+  return entries.map((entry) => {
+    bytes.set(entry.json, at);
+    at += entry.json.byteLength;
+    return { ...entry, json: bytes.subarray(at - entry.json.byteLength, at) };
+  });
 }
 
-/** How many segments to ask for: as many as hold the entries that are wanted, within the bytes of a page. */
-function pageSegments(shape: RouteShape | null, entriesWanted: number, { routePageBytes }: MongoLimits): number {
+function shapeOf(segments: readonly Segment[]): RouteShape {
+  let bytes = 0;
+  for (const { entries } of segments) for (const { json } of entries) bytes += json.byteLength + ENTRY_OVERHEAD_BYTES;
+  return { bytesPerSegment: bytes / segments.length };
+}
+
+/** How many segments to ask for: as many as fill a page. What goes beyond this read's limits is kept for the next. */
+function pageSegments(shape: RouteShape | null, { routePageBytes }: MongoLimits): number {
   if (shape === null) return FIRST_PAGE_SEGMENTS;
-  const forEntries = Math.ceil(entriesWanted / Math.max(shape.entriesPerSegment, 1));
-  const forBytes = Math.floor(routePageBytes / Math.max(shape.bytesPerSegment, 1));
-  return Math.max(1, Math.min(forEntries, forBytes, PAGE_SEGMENTS_MAX));
+  return Math.max(1, Math.min(Math.floor(routePageBytes / Math.max(shape.bytesPerSegment, 1)), PAGE_SEGMENTS_MAX));
 }

@@ -27,7 +27,7 @@ import { isDuplicateKey } from './driver-error.ts';
 import type { StoredDocument } from './fields.ts';
 import { bytesField, documentField, integerField, listField, textField } from './fields.ts';
 import type { MongoLimits } from './limits.ts';
-import type { ReadAhead } from './read-ahead.ts';
+import type { RoutePages } from './route-pages.ts';
 import type { Collections, SegmentDocument } from './schema.ts';
 import { keysOfServer, segmentKey } from './schema.ts';
 import { Tails } from './tails.ts';
@@ -35,7 +35,7 @@ import { Tails } from './tails.ts';
 export interface MongoSegmentLogOptions {
   readonly collections: Pick<Collections, 'segments' | 'checkpoints'>;
   readonly calls: MongoCalls;
-  readonly readAhead: ReadAhead;
+  readonly routePages: RoutePages;
   readonly clock: Clock;
   readonly random: Random;
   readonly limits: MongoLimits;
@@ -102,7 +102,7 @@ export class MongoSegmentLog {
   }
 
   async trim(serverName: string, request: TrimRequest): Promise<TrimOutcome> {
-    const { calls, readAhead } = this.#options;
+    const { calls, routePages } = this.#options;
     const { looked, newest } = await calls.run('trim: look', async (options) => {
       const keys = { $gt: segmentKey(serverName, request.after), $lt: keysOfServer(serverName).$lt };
       const documents = await this.#segments
@@ -122,7 +122,7 @@ export class MongoSegmentLog {
           options,
         ),
       );
-      readAhead.forget(serverName);
+      routePages.forget(serverName);
     }
     await this.#removeTombstones(serverName, request.segmentsMax);
     const last = looked.at(-1);

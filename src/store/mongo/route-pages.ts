@@ -1,7 +1,7 @@
 /**
- * Segments that a route's last read brought along and the next one wants: a sender reads on where it stopped. Segments
- * never change, so what is kept is as new as the database. Bounded in bytes over all routes, the least recently read first
- * to go.
+ * Segments that a route's last read brought along beyond its limits and the next one wants: a sender reads on where it
+ * stopped, and a segment's contents cross the network once, not once for each transaction cut from it. Segments never
+ * change, so what is kept is as new as the database. Bounded in bytes over all routes, the least recently read first to go.
  */
 import type { Segment } from '../segment.ts';
 import { lastPosition } from '../segment.ts';
@@ -14,7 +14,6 @@ export interface KeptRoute {
 
 /** What a segment of the route was like on average, to size the next page. */
 export interface RouteShape {
-  readonly entriesPerSegment: number;
   readonly bytesPerSegment: number;
 }
 
@@ -25,10 +24,10 @@ interface Item extends KeptRoute {
 }
 
 /** What a decoded entry costs beside its JSON, about. */
-const ENTRY_OVERHEAD_BYTES = 128;
+export const ENTRY_OVERHEAD_BYTES = 128;
 const ROUTE_OVERHEAD_BYTES = 512;
 
-export class ReadAhead {
+export class RoutePages {
   readonly #bytesMax: number;
   /** In the order in which they were last put. */
   readonly #items = new Map<string, Item>();
