@@ -309,5 +309,5 @@ function prefixOf({ regex }: NamespaceMatch): string {
 }
 
 function newSet(patterns: readonly string[], maxMem: number): { match(text: Uint8Array): number[] } {
-  return new RE2.Set(patterns, 'u', { anchor: 'start', maxMem });
+  return new RE2.Set(patterns.map((regex) => regex.toWellFormed()), 'u', { anchor: 'start', maxMem });
 }
