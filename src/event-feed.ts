@@ -52,8 +52,7 @@ export class EventFeed implements DomainEventSink {
 
   emit(record: DomainEventRecord): void {
     const { kind, ...fields } = record.event;
-    const isTrouble = kind === 'delivery_failed' || (record.event.kind === 'state_changed' && record.event.state === 'failed');
-    this.#logger[isTrouble ? 'warn' : 'info']({ event: `appservice.${kind}`, server_name: record.serverName, ...fields }, `appservice.${kind}`);
+    this.#logger[levelOf(record.event)]({ event: `appservice.${kind}`, server_name: record.serverName, ...fields }, `appservice.${kind}`);
     this.#meter.domainEvent(record);
     for (const watcher of this.#watchers) watcher.offer(record);
   }
@@ -76,6 +75,14 @@ export class EventFeed implements DomainEventSink {
     else signal.addEventListener('abort', watcher.end, { once: true });
     return watcher;
   }
+}
+
+/** Going back and forth between resting and delivering is no news; every attempt has a line of its own anyway. */
+function levelOf(event: DomainEventRecord['event']): 'debug' | 'info' | 'warn' {
+  if (event.kind === 'delivery_failed') return 'warn';
+  if (event.kind !== 'state_changed') return 'info';
+  if (event.state === 'failed') return 'warn';
+  return event.state === 'retrying' || event.paused ? 'info' : 'debug';
 }
 
 /** One watcher's ring and its reader. What is in the ring when the watch ends is not read any more. */
