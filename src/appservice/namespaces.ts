@@ -12,7 +12,7 @@
  */
 import RE2 from 're2';
 import { isLocalUser } from './identifier.ts';
-import { explainRefusal, literalPrefix } from './pattern.ts';
+import { explainRefusal, literalPrefix, patternWeight } from './pattern.ts';
 import type { NamespaceKind, Registration } from './registration.ts';
 import { senderUserId } from './registration.ts';
 
@@ -57,8 +57,9 @@ const SHARDS = 16;
 const SET_BYTES_MAX = 2 * 1024 * 1024;
 /** For a pattern alone in its set that passed another release's check. */
 const LAST_RESORT_BYTES_MAX = 64 * 1024 * 1024;
-/** Patterns in one set, so that its compilation takes a few milliseconds. */
+/** Patterns in one set, and their weight together unless it is one, so that its compilation takes a few milliseconds. */
 const SET_PATTERNS_MAX = 256;
+const SET_WEIGHT_MAX = 32_768;
 export const PATTERN_LENGTH_MAX = 4096;
 /** Shorter literal beginnings (the sigil) tell nothing, longer ones no more. */
 const PREFIX_LENGTH_MIN = 2;
@@ -175,12 +176,12 @@ export class NamespaceIndex {
   #judge(kind: NamespaceKind, identifier: string): Verdict {
     if (kind === 'users' && !isLocalUser(identifier, this.serverName)) return NOBODY;
     const claims = this.#candidates[kind].claims(identifier);
+    const owners = kind === 'users' ? this.senderOwners(identifier) : [];
+    if (claims.length === 0 && owners.length === 0) return NOBODY;
     claims.sort((a, b) => this.#orderOf(a.match.appserviceId) - this.#orderOf(b.match.appserviceId) || a.at - b.at);
     const matches = claims.map(({ match }) => match);
-    const interested = new Set(matches.map(({ appserviceId }) => appserviceId));
-    if (kind === 'users') for (const id of this.senderOwners(identifier)) interested.add(id);
-    if (interested.size === 0) return NOBODY;
-    return { matches, interested: this.inOrder([...interested].filter((id) => this.#withUrl.has(id))) };
+    const claiming = [...matches.map(({ appserviceId }) => appserviceId), ...owners];
+    return { matches, interested: this.inOrder(claiming.filter((id) => this.#withUrl.has(id))) };
   }
 
   #orderOf(appserviceId: string): number {
@@ -211,8 +212,8 @@ class Candidates {
 
   /** The namespaces that match, in no order. */
   claims(identifier: string): Claim[] {
-    const sets = this.#setsFor(identifier);
     const claims: Claim[] = [];
+    const sets = this.#setsFor(identifier);
     if (sets.length === 0) return claims;
     const text = Buffer.from(identifier.toWellFormed());
     for (const { set, claims: all } of sets) {
@@ -274,13 +275,27 @@ async function compileShard(key: string, registrations: readonly Registration[],
       namespaces[kind].map(({ regex, exclusive }, at): Claim => ({ match: { appserviceId: id, regex, exclusive }, at })),
     );
     const isTold = ({ match }: Claim): boolean => prefixOf(match).length >= PREFIX_LENGTH_MIN;
-    for (const group of [claims.filter(isTold), claims.filter((claim) => !isTold(claim))]) {
-      for (let start = 0; start < group.length; start += SET_PATTERNS_MAX) {
-        sets[kind].push(...(await compileSets(group.slice(start, start + SET_PATTERNS_MAX), pause)));
-      }
+    for (const group of [...grouped(claims.filter(isTold)), ...grouped(claims.filter((claim) => !isTold(claim)))]) {
+      sets[kind].push(...(await compileSets(group, pause)));
     }
   }
   return { key, sets };
+}
+
+function grouped(claims: readonly Claim[]): Claim[][] {
+  const groups: Claim[][] = [];
+  let group: Claim[] = [];
+  let weight = 0;
+  for (const claim of claims) {
+    const added = patternWeight(claim.match.regex);
+    if (group.length === 0 || group.length >= SET_PATTERNS_MAX || weight + added > SET_WEIGHT_MAX) {
+      groups.push((group = []));
+      weight = 0;
+    }
+    group.push(claim);
+    weight += added;
+  }
+  return groups;
 }
 
 /** One set, or more of half the size where one would take more memory than a set may. */

@@ -17,6 +17,17 @@ export function literalPrefix(regex: string, lengthMax: number): string {
   return sure.slice(0, lengthMax);
 }
 
+/** What a Unicode class such as \p{L} comes to, in characters of a plain pattern. */
+const UNICODE_CLASS_WEIGHT = 300;
+
+/** Roughly how much work it is to compile the pattern: its length, with repetitions and Unicode classes written out. */
+export function patternWeight(regex: string): number {
+  let turns = 1;
+  for (const [, least, most] of regex.matchAll(/\{(\d{1,4})(?:,(\d{0,4}))?\}/g)) turns += Math.max(Number(least), Number(most ?? 0));
+  const classes = regex.match(/\\p/gi)?.length ?? 0;
+  return (regex.length + classes * UNICODE_CLASS_WEIGHT) * turns;
+}
+
 /** A sentence part on what RE2 refused, by its own error message, and how to write it instead. */
 export function explainRefusal(reason: string): string {
   if (/operator: \(\?<?[=!]/.test(reason)) return 'look-around such as (?=…), (?!…) or (?<=…) does not match in linear time; write what should match, or use several namespaces';

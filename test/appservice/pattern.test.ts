@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { patternProblem } from '../../src/appservice/namespaces.ts';
-import { literalPrefix } from '../../src/appservice/pattern.ts';
+import { literalPrefix, patternWeight } from '../../src/appservice/pattern.ts';
 import { compile } from '../support/routed-world.ts';
 import { registration } from '../support/routing.ts';
 
@@ -32,6 +32,12 @@ test('the literal beginning ends before anything that may not be there as it sta
   ];
   for (const [regex, prefix] of told) assert.equal(literalPrefix(regex, 100), prefix, regex);
   assert.equal(literalPrefix('#abcdefgh', 4), '#abc');
+});
+
+test('a pattern weighs what it comes to with its repetitions and Unicode classes written out', () => {
+  assert.equal(patternWeight('@irc_.*'), 7);
+  for (const [heavy, light] of [['a{2}', 'a'], ['a{1,50}', 'a{5}'], ['a{50,}', 'a{5}'], ['\\pL', '[a-z]'], ['[\\p{L}]{9}', '[\\p{L}]']] as const) assert.ok(patternWeight(heavy) > patternWeight(light), heavy);
+  assert.equal(patternWeight('a{,5}'), 5);
 });
 
 const piece = fc.oneof(
