@@ -24,7 +24,10 @@ import type { AddressPolicyOptions } from './query/address-policy.ts';
 import { systemNetwork } from './query/connect.ts';
 import { HTTP_CLIENT_LIMITS, HttpClient } from './query/http-client.ts';
 import { outboundUrlProblem } from './query/outbound-url.ts';
+import { registrationDisk } from './registration/registration-disk.ts';
+import { REGISTRATION_FILES_DEFAULTS, RegistrationFiles } from './registration/registration-files.ts';
 import type { RegistrationRules } from './registration/registration-rules.ts';
+import { registrationFromYaml } from './registration/registration-yaml.ts';
 import type { Vault } from './registration/vault.ts';
 import { AdminMethods } from './rpc/admin-methods.ts';
 import { Authenticator } from './rpc/authentication.ts';
@@ -44,6 +47,8 @@ export interface ServiceSettings {
   readonly grpcListen: string;
   readonly httpListen: string;
   readonly credentials: readonly Credential[];
+  /** Files and directories with the registrations of `serverName`; none = only those put by PutRegistration. */
+  readonly registrationPaths: readonly string[];
   readonly rateLimitedDefault: boolean;
   readonly pushTimeoutMs: number;
   readonly delivery: Pick<DeliverySettings, 'entriesMax' | 'bytesMax' | 'backoff'>;
@@ -94,13 +99,10 @@ export class Service implements AsyncDisposable {
   readonly #closers: AsyncDisposableStack;
   readonly #doors: { readonly grpc: GrpcServer; readonly http: HttpServer };
   readonly #clock: Clock;
-  /** By server name: puts and removes registrations, for the files that are watched. */
-  readonly registrars: ReadonlyMap<string, Registrar>;
 
-  private constructor(doors: { grpc: GrpcServer; http: HttpServer }, closers: AsyncDisposableStack, clock: Clock, registrars: ReadonlyMap<string, Registrar>) {
+  private constructor(doors: { grpc: GrpcServer; http: HttpServer }, closers: AsyncDisposableStack, clock: Clock) {
     this.grpcAddress = doors.grpc.address;
     this.httpAddress = doors.http.address;
-    this.registrars = registrars;
     this.#doors = doors;
     this.#closers = closers;
     this.#clock = clock;
@@ -120,9 +122,9 @@ export class Service implements AsyncDisposable {
     const push = new HttpPush({ client, clock, pushTimeoutMs: settings.pushTimeoutMs, retryAfterMsMax: RETRY_AFTER_MS_MAX });
     const feed = new EventFeed({ logger, meter: telemetry });
 
+    const files: RegistrationFiles[] = [];
     const homeservers = new Map<string, Homeserver>();
     const admins = new Map<string, AppserviceAdmin>();
-    const registrars = new Map<string, Registrar>();
     for (const serverName of serverNames(settings)) {
       const deliverySettings: DeliverySettings = { ...DELIVERY_DEFAULTS, ...settings.delivery };
       const homeserver = await Homeserver.start({
@@ -141,9 +143,11 @@ export class Service implements AsyncDisposable {
       opened.use(homeserver);
       const registrar = new Registrar({ serverName, registrations: () => homeserver.registrations, ledger: homeserver.ledger, vault: parts.vault, registrationsMax: REGISTRATIONS_MAX });
       homeservers.set(serverName, homeserver);
-      registrars.set(serverName, registrar);
       const rules: RegistrationRules = { serverName, rateLimitedDefault: settings.rateLimitedDefault, patternProblem, urlProblem: (url) => outboundUrlProblem(url, policy) };
       admins.set(serverName, new AppserviceAdmin({ serverName, registrar, delivery: homeserver.delivery, feed, rules }));
+      if (serverName === settings.serverName && settings.registrationPaths.length > 0) {
+        files.push(opened.use(await watchFiles(settings.registrationPaths, registrar, rules, clock, logger)));
+      }
     }
     telemetry.observe(() => [...homeservers.values()].map((homeserver) => gaugesOf(homeserver)));
 
@@ -155,12 +159,12 @@ export class Service implements AsyncDisposable {
     const common = { router, admin, authenticator, clock, logger, meter };
     const grpc = opened.use(await GrpcServer.start({ ...common, listen: settings.grpcListen }));
     const probes = {
-      ready: () => readinessOf(homeservers),
+      ready: () => readinessOf(homeservers, files),
       metrics: async () => ({ contentType: telemetry.contentType, text: await telemetry.scrape() }),
     };
     const http = opened.use(await HttpServer.start({ ...common, listen: settings.httpListen, probes }));
     listeners.push(endpointOf(grpc.address), endpointOf(http.address));
-    return new Service({ grpc, http }, opened.move(), clock, registrars);
+    return new Service({ grpc, http }, opened.move(), clock);
   }
 
   /** Ends the calls, then everything else; see the head of this file. Within the bounds of its parts, below ten seconds. */
@@ -186,9 +190,32 @@ function gaugesOf(homeserver: Homeserver): ReturnType<Parameters<Telemetry['obse
   };
 }
 
-function readinessOf(homeservers: ReadonlyMap<string, Homeserver>): { ready: boolean; detail: Record<string, unknown> } {
+/** A registration file that cannot be applied is told and does not make the router unready: what was in force stays so. */
+function readinessOf(homeservers: ReadonlyMap<string, Homeserver>, files: readonly RegistrationFiles[]): { ready: boolean; detail: Record<string, unknown> } {
   const behind = [...homeservers.values()].filter(({ isFollowing }) => !isFollowing).map(({ serverName }) => serverName);
-  return { ready: behind.length === 0, detail: behind.length === 0 ? {} : { store: 'the log cannot be reached', server_names: behind } };
+  const problems = files.flatMap((one) => one.problems());
+  return {
+    ready: behind.length === 0,
+    detail: {
+      ...(behind.length === 0 ? {} : { store: 'the log cannot be reached', server_names: behind }),
+      ...(problems.length === 0 ? {} : { registration_files: problems }),
+    },
+  };
+}
+
+function watchFiles(paths: readonly string[], registrar: Registrar, rules: RegistrationRules, clock: Clock, logger: Logger): Promise<RegistrationFiles> {
+  return RegistrationFiles.start({
+    ...REGISTRATION_FILES_DEFAULTS,
+    disk: registrationDisk(paths),
+    target: {
+      list: () => registrar.origins(),
+      put: (registration, { origin, resumeParked }) => registrar.put(registration, origin, resumeParked),
+      remove: (appserviceId, backlog) => registrar.remove(appserviceId, backlog),
+    },
+    read: (text, others) => registrationFromYaml(text, rules, others),
+    clock,
+    logger,
+  });
 }
 
 function endpointOf(address: string): { address: string; port: number } {

@@ -7,21 +7,15 @@ import type { Registration } from '../appservice/registration.ts';
 import { RefusalError } from '../appservice/refusal.ts';
 import type { FoldedRegistration } from '../ingest/fold.ts';
 import type { Ledger } from '../ingest/ledger.ts';
-import type { RegistrationChange, StoredRegistration } from '../store/segment.ts';
-
-export type RegistrationOrigin = 'api' | 'files';
-
-/** Seals registrations for rest; see registration/vault.ts. */
-export interface RegistrationSealer {
-  seal(serverName: string, registration: Registration, origin: RegistrationOrigin): StoredRegistration;
-  tokenHash(token: string): string;
-}
+import { originOf } from '../registration/vault.ts';
+import type { RegistrationOrigin, Vault } from '../registration/vault.ts';
+import type { RegistrationChange } from '../store/segment.ts';
 
 export interface RegistrarOptions {
   readonly serverName: string;
   readonly registrations: () => ReadonlyMap<string, FoldedRegistration>;
   readonly ledger: Pick<Ledger, 'changeRegistrations'>;
-  readonly vault: RegistrationSealer;
+  readonly vault: Pick<Vault, 'seal' | 'tokenHash'>;
   /** Most registrations of one homeserver. */
   readonly registrationsMax: number;
 }
@@ -45,6 +39,13 @@ export class Registrar {
     return [...this.#options.registrations().values()]
       .filter(({ registration }) => registration !== null)
       .sort((a, b) => (a.appserviceId < b.appserviceId ? -1 : 1));
+  }
+
+  /** Those in force with who put them, in order of their ids. */
+  origins(): { appserviceId: string; origin: RegistrationOrigin; registration: Registration }[] {
+    return this.list().flatMap(({ appserviceId, registration, stored }) =>
+      registration === null || stored === null ? [] : [{ appserviceId, origin: originOf(appserviceId, stored), registration }],
+    );
   }
 
   /** Throws a RefusalError if the registration could not be put now. */

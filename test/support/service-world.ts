@@ -49,6 +49,7 @@ export async function startService(options: ServiceWorldOptions = {}): Promise<S
         { name: 'eyes', role: 'monitor', serverName: null, tokenSha256: sha256(TOKENS.monitor) },
         { name: 'other', role: 'homeserver', serverName: 'other.test', tokenSha256: sha256(TOKENS.other) },
       ],
+      registrationPaths: [],
       rateLimitedDefault: true,
       pushTimeoutMs: 5_000,
       delivery: { entriesMax: 100, bytesMax: 1_000_000, backoff: { firstMs: 50, maxMs: 200 } },
