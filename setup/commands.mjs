@@ -1,0 +1,41 @@
+// The commands of package.json, and what each runs once all is prepared.
+import { join } from 'node:path';
+import { prepare, root } from './prepare.mjs';
+import { become } from './processes.mjs';
+import { SetupError, say } from './progress.mjs';
+
+const packageFile = (...parts) => join(root, 'node_modules', ...parts);
+const sourceFile = (...parts) => join(root, ...parts);
+const router = ['--disable-warning=ExperimentalWarning', sourceFile('src', 'main.ts')];
+
+/** Per command: the arguments for Node, given those of the user. */
+const commands = {
+  start: (args) => [...router, ...(args.length === 0 ? ['serve'] : args)],
+  register: (args) => [...router, 'register', ...args],
+  demo: (args) => [...router, 'demo', ...args],
+  test: (args) => [sourceFile('test', 'support', 'run-tests.ts'), ...args],
+  bench: (args) => ['--disable-warning=ExperimentalWarning', sourceFile('bench', 'run.ts'), ...args],
+  lint: (args) => [packageFile('eslint', 'bin', 'eslint.js'), ...(args.length === 0 ? ['.'] : args)],
+  types: (args) => [packageFile('typescript', 'bin', 'tsc'), '-p', root, ...args],
+  generate: (args) => [packageFile('@bufbuild', 'buf', 'bin', 'buf'), 'generate', ...args],
+  check: (args) => [sourceFile('setup', 'check.mjs'), ...args],
+};
+/** The router itself needs no development packages; these do not either. */
+const withoutDev = ['start', 'register'];
+
+/** Prepares what is missing, then runs the command in the Node of the project. Resolves with the exit code. */
+export async function runCommand(command, args) {
+  const argumentsOf = commands[command];
+  if (argumentsOf === undefined) {
+    say(`There is no command ${JSON.stringify(command ?? '')}. Use one of: ${Object.keys(commands).join(', ')}.`);
+    return 2;
+  }
+  try {
+    const node = await prepare({ dev: !withoutDev.includes(command) });
+    return await become(node.path, argumentsOf(args), { env: node.env });
+  } catch (error) {
+    if (!(error instanceof SetupError)) throw error;
+    say(`\n${error.message}`);
+    return 1;
+  }
+}
