@@ -43,7 +43,7 @@ export async function openMongoStore(uri: string, { clock, random, logger, limit
   const client = createClient(uri, limits);
   try {
     await connect(client, clock, limits, logger);
-    const database = client.db(databaseName(uri), {
+    const database = client.db(databaseNameOf(uri), {
       writeConcern: { w: 'majority', journal: true, wtimeoutMS: limits.serverWorkTimeoutMs },
       readConcern: new ReadConcern('majority'),
       readPreference: 'primary',
@@ -120,8 +120,8 @@ async function connect(client: MongoClient, clock: Clock, limits: MongoLimits, l
   }
 }
 
-/** The driver does not tell a database that the URI names from its own default. */
-function databaseName(uri: string): string {
+/** The database that a valid URI names. The driver does not tell that from its own default. */
+export function databaseNameOf(uri: string): string {
   const name = /^mongodb(?:\+srv)?:\/\/[^/?]+\/([^?]*)/.exec(uri)?.[1] ?? '';
   return name === '' ? DATABASE_NAME_DEFAULT : decodeURIComponent(name);
 }
