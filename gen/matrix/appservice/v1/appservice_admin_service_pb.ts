@@ -38,7 +38,7 @@ export type PutRegistrationRequest = Message<"matrix.appservice.v1.PutRegistrati
    */
   source: {
     /**
-     * A registration file as bridges ship it, at most 1 MiB.
+     * A registration file as appservices ship it, at most 1 MiB.
      *
      * @generated from field: string yaml = 2;
      */
