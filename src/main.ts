@@ -1,0 +1,152 @@
+/**
+ * The process: configuration, start, signals, end. The only file that sets the exit code.
+ *
+ *   0  it was asked to end and has drained          1  the start cannot work, or a bug ended it
+ *   2  the configuration or the command is wrong
+ *
+ * SIGTERM and SIGINT drain; a second one ends at once.
+ */
+import { readFileSync } from 'node:fs';
+import { systemClock, systemRandom } from './clock.ts';
+import { loadConfig } from './config.ts';
+import type { Config } from './config.ts';
+import { isLoopbackListen, storeLabel } from './config-schema.ts';
+import { loadCredentials } from './credentials.ts';
+import type { Credential } from './credentials.ts';
+import { createLogger } from './logger.ts';
+import type { OwnedLogger } from './logger.ts';
+import { loadEncryptionKeys } from './registration/encryption-key.ts';
+import { Vault } from './registration/vault.ts';
+import { Service } from './service.ts';
+import { StoreError } from './store/errors.ts';
+import { openStore } from './store/open.ts';
+
+/** A start that cannot work, in a sentence that says what to do. */
+class StartError extends Error {
+  override readonly name = 'StartError';
+}
+
+const EXIT_FAILED = 1;
+const EXIT_WRONG = 2;
+const COMMANDS = `Usage: appservice-router serve [--flag value …]
+
+  serve     run the router
+  --help    this text
+  --version the version
+
+Settings of serve, as flags, as environment, or in a YAML file named by --config:
+
+`;
+
+function version(): string {
+  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+async function main(argv: readonly string[]): Promise<number> {
+  const [command = '--help', ...flags] = argv;
+  if (command === '--version') return print(process.stdout, `${version()}\n`, 0);
+  const loading = loadConfig({ argv: command === 'serve' ? flags : ['--help'], isTerminal: process.stdout.isTTY });
+  if (loading.kind === 'help') {
+    const known = command === 'serve' || command === '--help' || command === '-h';
+    return print(known ? process.stdout : process.stderr, `${known ? '' : `There is no command "${command}".\n\n`}${COMMANDS}${loading.text}\n`, known ? 0 : EXIT_WRONG);
+  }
+  if (loading.kind === 'invalid') return print(process.stderr, `The configuration cannot be used:\n${loading.problems.map((problem) => `  ${problem}\n`).join('')}`, EXIT_WRONG);
+  const { config } = loading;
+  using logger = createLogger({ level: config.logLevel, format: config.logFormat, clock: systemClock });
+  return serve(config, logger);
+}
+
+function print(stream: NodeJS.WriteStream, text: string, exitCode: number): number {
+  stream.write(text);
+  return exitCode;
+}
+
+async function serve(config: Config, logger: OwnedLogger): Promise<number> {
+  const ending = endingSignal(logger);
+  let service: Service;
+  try {
+    service = await start(config, logger);
+  } catch (error) {
+    if (error instanceof StartError || error instanceof StoreError) logger.error({ store: storeLabel(config.store) }, error.message);
+    else logger.error({ error: error instanceof Error ? error.message : String(error) }, 'the router cannot start');
+    return EXIT_FAILED;
+  }
+  logger.info({ grpc_address: service.grpcAddress, http_address: service.httpAddress, store: storeLabel(config.store), server_name: config.serverName, version: version() }, 'ready');
+  const signal = await ending;
+  logger.info({ signal }, 'draining');
+  await service[Symbol.asyncDispose]();
+  logger.info({}, 'drained');
+  return 0;
+}
+
+/** Resolves with the first signal to end. A second one ends the process at once. */
+function endingSignal(logger: OwnedLogger): Promise<string> {
+  return new Promise((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+      process.once(signal, () => {
+        resolve(signal);
+        process.once(signal, () => {
+          logger.warn({ signal }, 'ended before everything was drained');
+          logger.flush();
+          process.kill(process.pid, 'SIGKILL');
+        });
+      });
+    }
+  });
+}
+
+async function start(config: Config, logger: OwnedLogger): Promise<Service> {
+  const credentials = await credentialsOf(config, logger);
+  const vault = await vaultOf(config, logger);
+  const store = await openStore(config.store, { clock: systemClock, random: systemRandom, logger });
+  return Service.start({
+    settings: {
+      serverName: config.serverName,
+      grpcListen: config.grpcListen,
+      httpListen: config.httpListen,
+      credentials,
+      registrationPaths: config.registrations,
+      rateLimitedDefault: config.rateLimitedDefault,
+      pushTimeoutMs: config.pushTimeoutMs,
+      delivery: {
+        entriesMax: config.transactionEventsMax,
+        bytesMax: config.transactionBytesMax,
+        backoff: { firstMs: config.backoffFirstMs, maxMs: config.backoffMaxMs },
+      },
+      outbound: { mode: config.outboundPolicy, allow: config.outboundAllow },
+      logRetentionMs: config.logRetentionMs,
+    },
+    version: version(),
+    store,
+    isStoreExclusive: config.store.kind !== 'mongodb',
+    vault,
+    clock: systemClock,
+    random: systemRandom,
+    logger,
+  });
+}
+
+async function credentialsOf(config: Config, logger: OwnedLogger): Promise<readonly Credential[]> {
+  const loading = await loadCredentials({
+    file: config.credentials,
+    dataDir: config.dataDir,
+    serverName: config.serverName,
+    allLoopback: isLoopbackListen(config.grpcListen) && isLoopbackListen(config.httpListen),
+    random: systemRandom,
+  });
+  if (loading.kind === 'invalid') throw new StartError(loading.problems.join(' '));
+  for (const warning of loading.warnings) logger.warn({}, warning);
+  if (loading.createdFile !== null) logger.info({ file: loading.createdFile }, 'two credentials were created, one for the homeserver and one for the operator; their tokens are in this file');
+  return loading.credentials;
+}
+
+async function vaultOf(config: Config, logger: OwnedLogger): Promise<Vault> {
+  const loading = await loadEncryptionKeys({ path: config.encryptionKeyFile, mayCreate: config.store.kind !== 'mongodb', random: systemRandom });
+  if (loading.kind === 'invalid') throw new StartError(loading.message);
+  for (const warning of loading.warnings) logger.warn({}, warning);
+  if (loading.created) logger.info({ file: config.encryptionKeyFile }, 'an encryption key was created; keep a copy of it in a safe place');
+  return new Vault(loading.keys, systemRandom);
+}
+
+process.exitCode = await main(process.argv.slice(2));
