@@ -7,14 +7,6 @@
  */
 import type { AppserviceState } from '../store/port.ts';
 
-/** What a replica does about an appservice that it does not hold in this process. */
-export type LeaseStep =
-  /** The holder is gone, or there is none: become the holder in a new epoch. */
-  | 'take'
-  /** The store says that this replica is the holder already: go on under the epoch that is stored. */
-  | 'hold'
-  | 'leave';
-
 /** The replica that ought to deliver; undefined if none lives. `liveReplicaIds` in any order. */
 export function wantedHolder(serverName: string, appserviceId: string, liveReplicaIds: readonly string[]): string | undefined {
   let best: string | undefined;
@@ -28,11 +20,16 @@ export function wantedHolder(serverName: string, appserviceId: string, liveRepli
   return best;
 }
 
-export function leaseStep(state: AppserviceState, replicaId: string, liveReplicaIds: readonly string[]): LeaseStep {
+/**
+ * Whether this replica is to become the holder, in a new epoch, of an appservice that no sender here has. It is if the
+ * holder is gone and the appservice is its own; and if it is the holder already, which then knows nothing of it: what a
+ * sender before may still have under way is fenced by the new epoch.
+ */
+export function mayTake(state: AppserviceState, replicaId: string, liveReplicaIds: readonly string[]): boolean {
   const { leaseHolder } = state;
-  if (leaseHolder === replicaId) return 'hold';
-  if (leaseHolder !== null && liveReplicaIds.includes(leaseHolder)) return 'leave';
-  return wantedHolder(state.serverName, state.appserviceId, liveReplicaIds) === replicaId ? 'take' : 'leave';
+  if (leaseHolder === replicaId) return true;
+  if (leaseHolder !== null && liveReplicaIds.includes(leaseHolder)) return false;
+  return wantedHolder(state.serverName, state.appserviceId, liveReplicaIds) === replicaId;
 }
 
 /** FNV-1a over UTF-16 units with a final mix, so that ids which differ in one character spread. */

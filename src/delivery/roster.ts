@@ -12,7 +12,7 @@
 import { StoreError } from '../store/errors.ts';
 import type { AppserviceState, SegmentLog } from '../store/port.ts';
 import type { DeliveryContext } from './context.ts';
-import { leaseStep, wantedHolder } from './lease.ts';
+import { mayTake, wantedHolder } from './lease.ts';
 import type { RouteAnnouncement } from './ports.ts';
 import type { ReplicaPresence } from './replica-presence.ts';
 import { Sender } from './sender.ts';
@@ -166,8 +166,8 @@ export class Roster {
     for (const [appserviceId, state] of states) {
       const sender = this.#senders.get(appserviceId);
       if (sender === undefined) {
-        // A release of this process may be newer than what was read.
-        if ((this.#states.get(appserviceId)?.revision ?? 0) < state.revision) this.#states.set(appserviceId, state);
+        // What this process wrote may be newer than what was read.
+        if ((this.#states.get(appserviceId)?.revision ?? 0) <= state.revision) this.#states.set(appserviceId, state);
         continue;
       }
       sender.adopt(state);
@@ -188,9 +188,7 @@ export class Roster {
       if (wantedHolder(serverName, appserviceId, liveReplicaIds) === replicaId) wanted.push(firstState(serverName, appserviceId, since, replicaId));
     }
     for (const state of this.#states.values()) {
-      const step = leaseStep(state, replicaId, liveReplicaIds);
-      if (step === 'take') wanted.push(taken(state, replicaId));
-      else if (step === 'hold') this.#hold(state, lapseCount);
+      if (mayTake(state, replicaId, liveReplicaIds)) wanted.push(taken(state, replicaId));
     }
     for (const sender of this.#senders.values()) {
       if (wantedHolder(serverName, sender.appserviceId, liveReplicaIds) !== replicaId) this.#retire(sender);

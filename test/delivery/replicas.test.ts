@@ -158,6 +158,23 @@ test('a replica that was away alone takes up its own again', async () => {
   assert.deepEqual(violations(world, { failovers: 1, isDrained: true }), []);
 });
 
+test('I10 a replica that was away gives back what the store still calls its own but another should have', async () => {
+  const { world, processes } = await worldOf(1);
+  const process = only(processes);
+  process.connection.fault = () => 'not_done';
+  await world.advance(6_000);
+  process.connection.fault = (operation) => (operation === 'loadStates' ? 'not_done' : 'none');
+  await world.advance(2_000);
+  await world.start(SHARED);
+  await world.advance(3_000);
+  process.connection.fault = () => 'none';
+  await world.advance(5_000);
+  world.routeMany(IDS, 2);
+  await world.advance(5_000);
+  assert.equal(new Set(holders(world).values()).size, 2);
+  assert.deepEqual(violations(world, { failovers: 1, isDrained: true }), []);
+});
+
 test('pause, RetryNow and resume reach the holder from any replica', async () => {
   const { world, processes } = await worldOf(2);
   const [, other] = holderFirst(world, processes, 'as0');

@@ -225,13 +225,18 @@ export class DeliveryWorld {
   /** As kill -9: nothing the process still does has an effect. */
   crash(process: RouterProcess): void {
     process.connection.kill();
-    this.processes.splice(this.processes.indexOf(process), 1);
+    this.#remove(process);
   }
 
   async stop(process: RouterProcess): Promise<void> {
     await this.end(process.delivery[Symbol.asyncDispose]());
-    this.processes.splice(this.processes.indexOf(process), 1);
-    await process.presence[Symbol.asyncDispose]();
+    this.#remove(process);
+    await this.end(process.presence[Symbol.asyncDispose]());
+  }
+
+  #remove(process: RouterProcess): void {
+    const at = this.processes.indexOf(process);
+    if (at !== -1) this.processes.splice(at, 1);
   }
 
   /** Moves time on until `work` is done. */
@@ -242,6 +247,7 @@ export class DeliveryWorld {
       await this.quiet();
       if (!isDone) await this.advance(500);
     }
+    if (!isDone) throw new Error('it does not end');
     return done;
   }
 

@@ -1,0 +1,138 @@
+/**
+ * Random histories: traffic, commands, registration changes, failing appservices, a store that loses and refuses,
+ * processes that crash, freeze, leave and come; then peace, and the checker. A failure names the seed that repeats it.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { PushOutcome } from '../../src/delivery/ports.ts';
+import { seededRandom } from '../support/clock.ts';
+import { violations } from '../support/delivery-checker.ts';
+import { DeliveryWorld, DOWN, eventsOf, OK, rejected, TOO_LARGE } from '../support/delivery-world.ts';
+import type { ProcessOptions, RouterProcess } from '../support/delivery-world.ts';
+
+const IDS = ['a', 'b', 'c'] as const;
+const SETTINGS = { entriesMax: 4, bytesMax: 150, backoff: { firstMs: 500, maxMs: 8_000 }, statesMax: 2 };
+
+interface History {
+  readonly seed: number;
+  readonly exclusive: boolean;
+  readonly steps: number;
+}
+
+/** What an appservice refuses as too large, it always refuses: some events alone, some only together. */
+function isRefused(events: readonly string[]): boolean {
+  const numbers = events.map((event) => Number(/\d+/.exec(event)?.[0]));
+  return numbers.some((number) => number % 17 === 0) || (events.length > 2 && numbers.some((number) => number % 5 === 0));
+}
+
+/** Returns what the checker finds. */
+async function live({ seed, exclusive, steps }: History): Promise<{ found: string[]; world: DeliveryWorld }> {
+  const world = new DeliveryWorld();
+  const random = seededRandom(seed);
+  const chance = (likely: number): boolean => random.next() < likely;
+  const pick = <Item>(items: readonly Item[]): Item | undefined => items[Math.floor(random.next() * items.length)];
+  let isPeace = false;
+  let failovers = 0;
+  const faultRate = random.next() * 0.15;
+  const options: ProcessOptions = {
+    exclusive,
+    settings: SETTINGS,
+    fault: () => (isPeace || !chance(faultRate) ? 'none' : chance(0.5) ? 'not_done' : 'answer_lost'),
+  };
+  world.answer = async ({ body }): Promise<PushOutcome> => {
+    if (isPeace) return OK;
+    if (chance(0.3)) await world.clock.sleep(random.next() * 3_000);
+    if (isRefused(eventsOf(Buffer.from(body).toString()))) return TOO_LARGE;
+    if (chance(0.75)) return OK;
+    return chance(0.5) ? DOWN : rejected(503, chance(0.5) ? 2_000 : null);
+  };
+  for (const id of IDS) world.put(id);
+  const thawing: (() => void)[] = [];
+  const frozen = new Set<RouterProcess>();
+  const running = (): RouterProcess[] => world.processes.filter((process) => !frozen.has(process));
+  const launch = (): void => {
+    const process = world.launch(options);
+    process.started.catch(() => crash(process));
+  };
+  const crash = (process: RouterProcess): void => {
+    if (!world.processes.includes(process)) return;
+    failovers += 1 + process.presence.lapseCount;
+    frozen.delete(process);
+    world.crash(process);
+  };
+  const command = async (use: (process: RouterProcess) => Promise<unknown>): Promise<void> => {
+    const process = pick(running());
+    if (process !== undefined) await world.end(use(process).catch(() => undefined));
+  };
+  launch();
+  for (let step = 0; step < steps; step++) {
+    const id = pick(IDS) ?? 'a';
+    const roll = random.next();
+    if (roll < 0.35) world.routeMany(IDS.filter(() => chance(0.6)).concat(id).filter((one, at, all) => all.indexOf(one) === at), 1 + Math.floor(random.next() * 9));
+    else if (roll < 0.6) await world.advance(random.next() * 2_000);
+    else if (roll < 0.65) await command(({ delivery }) => delivery.setPaused(id, chance(0.5)));
+    else if (roll < 0.7) await command(({ delivery }) => delivery.retryNow(id));
+    else if (roll < 0.75) world.put(id, chance(0.3) ? { url: null } : {});
+    else if (roll < 0.83) crash(pick(world.processes) ?? world.launch(options));
+    else if (roll < 0.87 && !exclusive) {
+      const process = pick(running());
+      if (process === undefined) continue;
+      frozen.add(process);
+      // Nothing is half-way between its last look at the lease and its request: no code can close that gap.
+      await world.quiet();
+      const thaw = world.freeze(process);
+      thawing.push(() => {
+        frozen.delete(process);
+        thaw();
+      });
+    } else if (roll < 0.91) thawing.shift()?.();
+    else if (roll < 0.95) {
+      const process = pick(running());
+      if (process === undefined) continue;
+      failovers += 1 + process.presence.lapseCount;
+      await world.stop(process);
+    } else await world.quiet();
+    if (running().length === 0 || (!exclusive && world.processes.length < 3 && chance(0.1))) {
+      if (!exclusive || world.processes.length === 0) launch();
+    }
+  }
+  isPeace = true;
+  for (const thaw of thawing) thaw();
+  await world.advance(10_000);
+  if (world.processes.length === 0) launch();
+  for (const id of IDS) world.put(id);
+  await world.advance(10_000);
+  for (const id of IDS) await command(({ delivery }) => delivery.setPaused(id, false));
+  await world.advance(60_000);
+  failovers += world.processes.reduce((sum, { presence }) => sum + presence.lapseCount, 0);
+  const found = violations(world, { failovers, isDrained: true });
+  for (const { level, fields, message } of world.logged) if (level === 'error' && fields.kind === 'internal') found.push(`bug: ${message}: ${String(fields.error)}`);
+  for (const process of world.processes) {
+    for (const { appserviceId, backlogEntries, transaction } of await process.delivery.statuses('', 10)) {
+      if (backlogEntries !== 0 || transaction !== null) found.push(`the status of ${appserviceId} tells of ${backlogEntries} entries though all is delivered`);
+    }
+  }
+  return { found, world };
+}
+
+const COUNT = 80;
+
+test(`I1 I2 I3 I4 I5 I6 I10 I11 ${COUNT} random histories of one process that crashes and restarts`, async () => {
+  let pushes = 0;
+  for (let seed = 1; seed <= COUNT; seed++) {
+    const { found, world } = await live({ seed, exclusive: true, steps: 60 });
+    assert.deepEqual(found, [], `seed ${seed}`);
+    pushes += world.pushes.length;
+  }
+  assert.ok(pushes > COUNT * 20, `${pushes} pushes`);
+});
+
+test(`I1 I2 I3 I4 I5 I6 I10 I11 ${COUNT} random histories of several replicas that crash, freeze, leave and come`, async () => {
+  let holders = 0;
+  for (let seed = 1001; seed <= 1000 + COUNT; seed++) {
+    const { found, world } = await live({ seed, exclusive: false, steps: 60 });
+    assert.deepEqual(found, [], `seed ${seed}`);
+    holders += new Set(world.pushes.map(({ process }) => process)).size;
+  }
+  assert.ok(holders > COUNT * 2, `${holders} processes pushed`);
+});
