@@ -1,13 +1,15 @@
 /** What crosses between the store and its worker. */
 import type { StoreErrorKind } from '../errors.ts';
-import type { SqliteDatabase } from './database.ts';
+import type { DocumentTables } from './document-tables.ts';
+import type { SegmentTables } from './segment-tables.ts';
 
-/** Operations that change the file, and those that only read it. */
-export type WriteMethod = 'append' | 'trim' | 'saveFold' | 'writeStates' | 'heartbeat' | 'putQuarantined';
-export type ReadMethod = 'readSegments' | 'readRoute' | 'measureRoutes' | 'loadFold' | 'loadRooms' | 'listServerNames' | 'loadStates' | 'listQuarantined';
-export type Method = WriteMethod | ReadMethod;
+type Operations = Omit<SegmentTables, symbol> & Omit<DocumentTables, symbol>;
+export type Method = keyof Operations;
+export type Arguments<Name extends Method> = Parameters<Operations[Name]>;
+export type Result<Name extends Method> = ReturnType<Operations[Name]>;
 
-export const WRITE_METHODS: ReadonlySet<string> = new Set<WriteMethod>(['append', 'trim', 'saveFold', 'writeStates', 'heartbeat', 'putQuarantined']);
+/** Operations that change the file; the others only read it. */
+export const WRITE_METHODS: ReadonlySet<Method> = new Set<Method>(['append', 'trim', 'saveFold', 'writeStates', 'putQuarantined']);
 
 export interface Request {
   readonly id: number;
@@ -15,21 +17,24 @@ export interface Request {
   readonly args: readonly unknown[];
 }
 
+/** `close`: do what was asked for before, then end. */
+export type Message = Request | 'close';
+
 export type Reply =
   | { readonly kind: 'opened' }
   | { readonly kind: 'done'; readonly id: number; readonly result: unknown }
-  /** `kind` null: a bug, to be thrown as it is. */
+  /** `errorKind` null: a bug, to be thrown as it is. */
   | { readonly kind: 'failed'; readonly id: number; readonly errorKind: StoreErrorKind | null; readonly message: string };
+
+/** The id of the request to open, which is never sent. */
+export const OPENING = 0;
 
 /** Answers to many requests cross together. */
 export type Replies = readonly Reply[];
 
 export interface WorkerSettings {
-  /** `:memory:` or a path. */
+  /** `:memory:` or an absolute path. */
   readonly path: string;
-  /** For tests of a full disk: the file grows to no more than this many pages of 8 KiB; 0 = no limit. */
+  /** The file grows to no more than this many pages of 4 KiB; 0 = no limit. */
   readonly pagesMax: number;
 }
-
-export type Arguments<Name extends Method> = Parameters<SqliteDatabase[Name]>;
-export type Result<Name extends Method> = ReturnType<SqliteDatabase[Name]>;

@@ -1,23 +1,28 @@
 /**
- * The tables, and the steps from one version of them to the next. A file of a newer version is refused.
+ * The tables, and the steps from one version of them to the next.
  *
- * Names of homeservers are stored once (`servers`); every key begins with the server's number.
+ * Names are stored once and numbered: `servers` for homeservers, `owners` for the appservices that a homeserver's routes
+ * go to. Every key begins with one of these numbers.
  */
 import type { DatabaseSync } from 'node:sqlite';
 import { StoreError } from '../errors.ts';
 
-const MIGRATIONS: readonly string[] = [
+/** "ASRt" in the head of the file: it is one of ours. */
+const APPLICATION_ID = 0x41535274;
+
+/** Step n leads from version n to n + 1. A step that was released never changes. */
+const STEPS: readonly string[] = [
   `
   CREATE TABLE servers (id INTEGER PRIMARY KEY, server_name TEXT NOT NULL UNIQUE);
+  CREATE TABLE owners (id INTEGER PRIMARY KEY, server_id INTEGER NOT NULL, appservice_id TEXT NOT NULL, UNIQUE (server_id, appservice_id));
+  -- routed: pairs of owner and index of the last entry routed to it, for trim. The body stands last: reading the rest does not touch its pages.
   CREATE TABLE segments (
-    id INTEGER PRIMARY KEY, server_id INTEGER NOT NULL, first_position INTEGER NOT NULL, last_position INTEGER NOT NULL,
-    time_ms INTEGER NOT NULL, nonce TEXT NOT NULL, body BLOB NOT NULL, UNIQUE (server_id, first_position));
-  -- One row per appservice in a segment's routes: found by position, measured without reading bodies.
+    id INTEGER PRIMARY KEY, server_id INTEGER NOT NULL, first_position INTEGER NOT NULL, last_position INTEGER NOT NULL, time_ms INTEGER NOT NULL,
+    json_bytes INTEGER NOT NULL, nonce TEXT NOT NULL, routed BLOB NOT NULL, body BLOB NOT NULL, UNIQUE (server_id, first_position));
+  -- One row per appservice in a segment's routes: found by position, measured without reading bodies. last_position: of the last entry routed.
   CREATE TABLE routes (
-    server_id INTEGER NOT NULL, appservice_id TEXT NOT NULL, first_position INTEGER NOT NULL, through INTEGER NOT NULL,
-    entry_count INTEGER NOT NULL, bytes INTEGER NOT NULL, time_ms INTEGER NOT NULL,
-    PRIMARY KEY (server_id, appservice_id, first_position)) WITHOUT ROWID;
-  CREATE INDEX routes_by_segment ON routes (server_id, first_position);
+    owner_id INTEGER NOT NULL, first_position INTEGER NOT NULL, last_position INTEGER NOT NULL, entry_count INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    PRIMARY KEY (owner_id, first_position)) WITHOUT ROWID;
   CREATE TABLE rooms (server_id INTEGER NOT NULL, room_id TEXT NOT NULL, position INTEGER NOT NULL, room TEXT NOT NULL,
     PRIMARY KEY (server_id, room_id)) WITHOUT ROWID;
   CREATE TABLE registrations (server_id INTEGER NOT NULL, appservice_id TEXT NOT NULL, position INTEGER NOT NULL, registration TEXT NOT NULL,
@@ -25,21 +30,28 @@ const MIGRATIONS: readonly string[] = [
   CREATE TABLE checkpoints (server_id INTEGER PRIMARY KEY, position INTEGER NOT NULL, checkpoint TEXT NOT NULL);
   CREATE TABLE appservice_states (server_id INTEGER NOT NULL, appservice_id TEXT NOT NULL, revision INTEGER NOT NULL, state TEXT NOT NULL,
     PRIMARY KEY (server_id, appservice_id)) WITHOUT ROWID;
+  -- Txn ids are decimal integers of any length: by number of digits, then by digits, they are ordered as the numbers are.
   CREATE TABLE quarantined_transactions (
-    server_id INTEGER NOT NULL, appservice_id TEXT NOT NULL, txn_id TEXT NOT NULL, txn_number INTEGER NOT NULL, facts TEXT NOT NULL, body BLOB NOT NULL,
-    PRIMARY KEY (server_id, appservice_id, txn_id));
-  CREATE TABLE replicas (replica_id TEXT PRIMARY KEY, until_ms INTEGER NOT NULL);
+    id INTEGER PRIMARY KEY, server_id INTEGER NOT NULL, appservice_id TEXT NOT NULL, digits INTEGER NOT NULL, txn_id TEXT NOT NULL, facts TEXT NOT NULL, body BLOB NOT NULL,
+    UNIQUE (server_id, appservice_id, digits, txn_id));
   `,
 ];
 
-/** Brings the file to the version of this release. Rejects a newer one. */
-export function migrate(database: DatabaseSync): void {
-  const version = Number(database.prepare('PRAGMA user_version').get()?.['user_version'] ?? 0);
-  if (version > MIGRATIONS.length) {
-    throw new StoreError('unreadable', `the database has schema version ${version}, written by a newer release; this one knows ${MIGRATIONS.length}. Run that release, or restore a backup`);
+/** Brings the file to the version that `steps` lead to. Throws a StoreError for a newer file and for one of another program. */
+export function migrate(database: DatabaseSync, steps: readonly string[] = STEPS): void {
+  const version = numberOf(database, 'user_version');
+  const applicationId = numberOf(database, 'application_id');
+  const isEmpty = version === 0 && applicationId === 0 && database.prepare('SELECT 1 FROM sqlite_schema LIMIT 1').get() === undefined;
+  if (!isEmpty && applicationId !== APPLICATION_ID) throw new StoreError('unreadable', 'it is the database of another program. Choose another file in ROUTER_STORE');
+  if (version > steps.length) {
+    throw new StoreError('unreadable', `it has schema version ${version}, written by a newer release; this one knows ${steps.length}. Run that release, or restore a backup`);
   }
-  for (const [at, step] of MIGRATIONS.entries()) {
+  for (const [at, step] of steps.entries()) {
     if (at < version) continue;
-    database.exec(`BEGIN IMMEDIATE; ${step} PRAGMA user_version = ${at + 1}; COMMIT;`);
+    database.exec(`BEGIN IMMEDIATE; ${step}; PRAGMA application_id = ${APPLICATION_ID}; PRAGMA user_version = ${at + 1}; COMMIT;`);
   }
+}
+
+function numberOf(database: DatabaseSync, pragma: string): number {
+  return Number(database.prepare(`PRAGMA ${pragma}`).get()?.[pragma] ?? 0);
 }

@@ -1,12 +1,12 @@
 /**
- * The embedded store: one SQLite file, owned by one process, worked on by a thread of its own.
+ * The embedded store: one SQLite file, owned by one process, worked on by a thread of its own (worker.ts).
  *
- *   open ──▶ working ──worker ends──▶ lost     every call rejects with `unavailable`
- *              │
- *              └────dispose──▶ closed          what was asked for is finished first
+ *   opening ──▶ working ──thread ends──▶ lost     every call rejects with `unavailable`
+ *                  │
+ *                  └─────dispose──────▶ closed    what was asked for is done first; further calls reject with `unavailable`
+ *
+ * Calls wait in a bounded queue. An append crosses as one buffer, which is handed over and not copied.
  */
-import { chmodSync, existsSync, mkdirSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { Clock } from '../../clock.ts';
 import { StoreError } from '../errors.ts';
@@ -28,94 +28,95 @@ import type {
 import { decodeSegment, encodeSegment } from '../segment-codec.ts';
 import type { Segment } from '../segment.ts';
 import { lastPosition } from '../segment.ts';
+import { prepareFile } from './file.ts';
 import type { Arguments, Method, Replies, Reply, Request, Result, WorkerSettings } from './protocol.ts';
+import { OPENING } from './protocol.ts';
 
-/** Calls that may wait for the worker. */
-const WAITING_MAX = 20_000;
+/** Calls that may wait for the worker, and what they may weigh together. A single call is taken whatever it weighs. */
+const WAITING_CALLS_MAX = 20_000;
+const WAITING_BYTES_MAX = 128 * 1024 * 1024;
+/** What a call, a state, a room and a member weigh, near enough. */
+const CALL_BYTES = 200;
+const DOCUMENT_BYTES = 1_000;
+const ID_BYTES = 60;
 
 export interface SqliteOptions {
   /** `:memory:` or a path; its folder is created. */
   readonly path: string;
-  readonly clock: Clock;
-  /** See WorkerSettings. */
+  readonly clock: Pick<Clock, 'nowMs'>;
+  /** The file grows to no more than this many pages of 4 KiB; no limit if left out. */
   readonly pagesMax?: number;
+  /** The bound of the queue in bytes; 128 MiB if left out. */
+  readonly waitingBytesMax?: number;
+  /** The thread's program; worker.ts if left out. */
+  readonly program?: URL;
 }
 
 interface Waiting {
+  readonly bytes: number;
   settle(result: unknown): void;
   refuse(error: unknown): void;
 }
 
 /** Opens or creates the file. Rejects with a StoreError that says what to do. */
-export async function openSqliteStore({ path, clock, pagesMax = 0 }: SqliteOptions): Promise<Store> {
-  if (path !== ':memory:') prepareFile(path);
-  const settings: WorkerSettings = { path, pagesMax };
-  const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: settings });
-  const store = new SqliteStore(worker, clock);
+export async function openSqliteStore(options: SqliteOptions): Promise<Store> {
+  const path = options.path === ':memory:' ? options.path : prepareFile(options.path);
+  const settings: WorkerSettings = { path, pagesMax: options.pagesMax ?? 0 };
+  const worker = new Worker(options.program ?? new URL('./worker.ts', import.meta.url), { workerData: settings });
+  const store = new SqliteStore(worker, options);
   try {
     await store.opened;
   } catch (error) {
-    throw explained(error, path);
+    await store[Symbol.asyncDispose]();
+    throw error instanceof StoreError ? new StoreError(error.kind, `the database ${path} cannot be used: ${error.message}`, { cause: error }) : error;
   }
-  if (path !== ':memory:') for (const suffix of ['', '-wal', '-shm']) if (existsSync(path + suffix)) chmodSync(path + suffix, 0o600);
   return store;
-}
-
-function prepareFile(path: string): void {
-  try {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-  } catch (error) {
-    throw new StoreError('unsuitable', `the folder of ${path} cannot be created; choose another in ROUTER_STORE or ROUTER_DATA_DIR`, { cause: error });
-  }
-}
-
-function explained(error: unknown, path: string): unknown {
-  if (!(error instanceof StoreError)) return error;
-  const advice: Record<string, string> = {
-    unsuitable: `the database ${path} cannot be opened: another process has it open, or it may not be read and written here. End the other process, or choose another file in ROUTER_STORE`,
-    unreadable: `the database ${path} cannot be read: ${error.message}`,
-    exhausted: `the database ${path} cannot be opened: the disk is full`,
-    unavailable: `the database ${path} cannot be opened: ${error.message}`,
-  };
-  return new StoreError(error.kind, advice[error.kind] ?? error.message, { cause: error });
 }
 
 class SqliteStore implements Store {
   readonly opened: Promise<void>;
   readonly #worker: Worker;
-  readonly #clock: Clock;
+  readonly #clock: Pick<Clock, 'nowMs'>;
+  readonly #waitingBytesMax: number;
   readonly #waiting = new Map<number, Waiting>();
   readonly #ended: Promise<void>;
-  #nextId = 1;
+  #waitingBytes = 0;
+  #nextId = OPENING + 1;
   #lost: StoreError | null = null;
 
-  constructor(worker: Worker, clock: Clock) {
+  constructor(worker: Worker, { clock, waitingBytesMax = WAITING_BYTES_MAX }: SqliteOptions) {
     this.#worker = worker;
     this.#clock = clock;
+    this.#waitingBytesMax = waitingBytesMax;
     const opening = Promise.withResolvers<void>();
     this.opened = opening.promise;
     worker.on('message', (replies: Replies) => {
       for (const reply of replies) {
         if (reply.kind === 'opened') opening.resolve();
-        else if (reply.kind === 'failed' && reply.id === 0) opening.reject(errorOf(reply));
+        else if (reply.kind === 'failed' && reply.id === OPENING) opening.reject(errorOf(reply));
         else this.#settle(reply);
       }
     });
-    worker.on('error', (error) => this.#lose(error));
+    const failed = (cause: unknown): void => {
+      this.#lose(cause);
+      opening.reject(new StoreError('unavailable', 'its thread ended before it was open', { cause }));
+    };
+    worker.on('error', failed);
     this.#ended = new Promise((resolve) => {
       worker.on('exit', () => {
-        this.#lose(new Error('the worker ended'));
-        opening.reject(new StoreError('unavailable', 'the worker ended before the database was open'));
+        failed(undefined);
         resolve();
       });
     });
   }
 
   append(segment: Segment): Promise<AppendOutcome> {
-    const { serverName, firstPosition, timeMs, nonce } = segment;
-    const routes = segment.routes.map(({ appserviceId, ranges, entryCount, bytes }) => ({ appserviceId, through: firstPosition + (ranges.at(-1) ?? 0), entryCount, bytes }));
+    const { serverName, firstPosition, timeMs, nonce, entries } = segment;
+    const routes = segment.routes.map(({ appserviceId, ranges, entryCount, bytes }) => ({ appserviceId, last: ranges.at(-1) ?? 0, entryCount, bytes }));
     const body = encodeSegment(segment);
-    return this.#call('append', [{ serverName, firstPosition, lastPosition: lastPosition(segment), timeMs, nonce, routes, body }], [body.buffer]);
+    const jsonBytes = entries.reduce((sum, { json }) => sum + json.byteLength, 0);
+    const posted = { serverName, firstPosition, lastPosition: lastPosition(segment), timeMs, jsonBytes, nonce, routes, body };
+    return this.#call('append', [posted], body.byteLength + routes.length * ID_BYTES, [body.buffer]);
   }
 
   async readSegments(serverName: string, from: number, limits: { segmentsMax: number; bytesMax: number }): Promise<Segment[]> {
@@ -123,16 +124,16 @@ class SqliteStore implements Store {
     return bodies.map(({ firstPosition, body }) => decodeSegment(serverName, firstPosition, body));
   }
 
-  readRoute(serverName: string, appserviceId: string, after: number, through: number, limits: RouteLimits): Promise<RoutedEntry[]> {
-    return this.#call('readRoute', [serverName, appserviceId, after, through, limits]);
+  readRoute(serverName: string, appserviceId: string, after: number, through: number, { entriesMax, bytesMax }: RouteLimits): Promise<RoutedEntry[]> {
+    return this.#call('readRoute', [serverName, appserviceId, after, through, { entriesMax, bytesMax }]);
   }
 
   measureRoutes(serverName: string, after: ReadonlyMap<string, number>, through: number): Promise<RouteMeasure[]> {
-    return this.#call('measureRoutes', [serverName, after, through]);
+    return this.#call('measureRoutes', [serverName, after, through], after.size * ID_BYTES);
   }
 
   trim(serverName: string, request: TrimRequest): Promise<TrimOutcome> {
-    return this.#call('trim', [serverName, request]);
+    return this.#call('trim', [serverName, request], request.deliveredPositions.size * ID_BYTES);
   }
 
   loadFold(serverName: string): Promise<Fold> {
@@ -140,11 +141,12 @@ class SqliteStore implements Store {
   }
 
   loadRooms(serverName: string, roomIds: readonly string[]): Promise<StoredRoom[]> {
-    return this.#call('loadRooms', [serverName, roomIds]);
+    return this.#call('loadRooms', [serverName, roomIds], roomIds.length * ID_BYTES);
   }
 
   saveFold(serverName: string, changes: FoldChanges): Promise<void> {
-    return this.#call('saveFold', [serverName, changes]);
+    const ids = changes.rooms.reduce((sum, { localMembers, partialMembers }) => sum + (localMembers?.length ?? 0) + Object.keys(partialMembers).length, 0);
+    return this.#call('saveFold', [serverName, changes], (changes.rooms.length + changes.registrations.length) * DOCUMENT_BYTES + ids * ID_BYTES);
   }
 
   listServerNames(): Promise<string[]> {
@@ -156,7 +158,7 @@ class SqliteStore implements Store {
   }
 
   writeStates(states: readonly AppserviceState[]): Promise<StateWriteOutcome[]> {
-    return this.#call('writeStates', [states]);
+    return this.#call('writeStates', [states], states.length * DOCUMENT_BYTES);
   }
 
   heartbeat(replicaId: string, ttlMs: number): Promise<string[]> {
@@ -165,7 +167,7 @@ class SqliteStore implements Store {
   }
 
   putQuarantined(transaction: QuarantinedTransaction): Promise<void> {
-    return this.#call('putQuarantined', [transaction]);
+    return this.#call('putQuarantined', [transaction], transaction.body.byteLength);
   }
 
   listQuarantined(serverName: string, appserviceId: string, afterTxnId: string | null, limit: number): Promise<QuarantinedTransaction[]> {
@@ -178,26 +180,31 @@ class SqliteStore implements Store {
     await this.#ended;
   }
 
-  #call<Name extends Method>(method: Name, args: Arguments<Name>, transfer: ArrayBuffer[] = []): Promise<Result<Name>> {
+  #call<Name extends Method>(method: Name, args: Arguments<Name>, bytes = 0, transfer: ArrayBuffer[] = []): Promise<Result<Name>> {
     if (this.#lost !== null) return Promise.reject(this.#lost);
-    if (this.#waiting.size >= WAITING_MAX) return Promise.reject(new StoreError('exhausted', 'too many calls wait for the database'));
+    const weight = CALL_BYTES + bytes;
+    const isFull = this.#waiting.size >= WAITING_CALLS_MAX || this.#waitingBytes + weight > this.#waitingBytesMax;
+    if (isFull && this.#waiting.size > 0) return Promise.reject(new StoreError('exhausted', 'too much waits for the database. Slow down, or give it a faster disk'));
     const id = this.#nextId++;
     const request: Request = { id, method, args };
     return new Promise((resolve, refuse) => {
-      this.#waiting.set(id, { settle: (result) => resolve(result as Result<Name>), refuse });
       this.#worker.postMessage(request, transfer);
+      this.#waitingBytes += weight;
+      this.#waiting.set(id, { bytes: weight, settle: (result) => resolve(result as Result<Name>), refuse });
     });
   }
 
   #settle(reply: Exclude<Reply, { kind: 'opened' }>): void {
     const waiting = this.#waiting.get(reply.id);
+    if (waiting === undefined) return;
     this.#waiting.delete(reply.id);
-    if (reply.kind === 'done') waiting?.settle(reply.result);
-    else waiting?.refuse(errorOf(reply));
+    this.#waitingBytes -= waiting.bytes;
+    if (reply.kind === 'done') waiting.settle(reply.result);
+    else waiting.refuse(errorOf(reply));
   }
 
-  #lose(cause: Error): void {
-    this.#lost ??= new StoreError('unavailable', 'the database thread has ended; restart the router', { cause });
+  #lose(cause: unknown): void {
+    this.#lost ??= new StoreError('unavailable', 'the thread of the database has ended. Restart the router', { cause });
     for (const waiting of this.#waiting.values()) waiting.refuse(this.#lost);
     this.#waiting.clear();
   }

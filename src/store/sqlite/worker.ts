@@ -1,90 +1,106 @@
 /**
- * The thread that owns the SQLite file. Everything that waits is taken at once: the writes run in one transaction with
- * one fsync, then the reads, then all answers leave together. So no answer tells of a write that is not durable, and a
- * read sees committed data only.
+ * The thread that owns the SQLite file.
  *
- * If the transaction fails, it is rolled back and each of its writes is tried alone: one operation that cannot be done
- * (no room for its bytes) fails without the others.
+ *   ┌─▶ take all that waits ──▶ writes: one transaction, one fsync, answers ──▶ a few reads, answers ─┐
+ *   └──────────────────────────────── until nothing waits ◀──────────────────────────────────────────┘
+ *
+ * No answer tells of a write that is not durable, and a read sees committed data only. Reads stand back behind writes, but
+ * some are served in every turn. If a transaction fails, it is rolled back whole and each of its writes is tried alone:
+ * one that cannot be done (no room for its bytes) fails without the others.
  */
 import { DatabaseSync } from 'node:sqlite';
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import type { MessagePort } from 'node:worker_threads';
-import { StoreError } from '../errors.ts';
-import type { StoreErrorKind } from '../errors.ts';
-import { SqliteDatabase } from './database.ts';
-import type { Reply, Request, WorkerSettings } from './protocol.ts';
-import { WRITE_METHODS } from './protocol.ts';
+import { DocumentTables } from './document-tables.ts';
+import type { Message, Reply, Request, WorkerSettings } from './protocol.ts';
+import { OPENING, WRITE_METHODS } from './protocol.ts';
 import { migrate } from './schema.ts';
+import { SegmentTables } from './segment-tables.ts';
+import { storeErrorFrom } from './sqlite-error.ts';
+import { Statements } from './statements.ts';
 
-/** Requests taken into one transaction. */
-const TAKEN_MAX = 512;
-const PAGE_BYTES = 8192;
+/** Writes taken into one transaction. */
+const GROUP_MAX = 512;
+/** Reads served before writes are looked for again. */
+const READS_A_TURN = 8;
 
-const SQLITE_BUSY = 5;
-const SQLITE_IOERR = 10;
-const SQLITE_CORRUPT = 11;
-const SQLITE_FULL = 13;
-const SQLITE_CANTOPEN = 14;
-const SQLITE_NOTADB = 26;
-const KIND_BY_CODE: ReadonlyMap<number, StoreErrorKind> = new Map([
-  [SQLITE_BUSY, 'unsuitable'],
-  [SQLITE_IOERR, 'unavailable'],
-  [SQLITE_CORRUPT, 'unreadable'],
-  [SQLITE_FULL, 'exhausted'],
-  [SQLITE_CANTOPEN, 'unsuitable'],
-  [SQLITE_NOTADB, 'unreadable'],
-]);
+const PAGE_BYTES = 4_096;
+/** The write-ahead log is copied into the file whenever it has this many pages (8 MiB), and cut back to the limit below if it was longer. */
+const CHECKPOINT_PAGES = 2_048;
+const WAL_BYTES_MAX = 32 * 1024 * 1024;
+const CACHE_KIB = 32 * 1024;
 
 function open({ path, pagesMax }: WorkerSettings): DatabaseSync {
   const database = new DatabaseSync(path, { timeout: 0 });
-  // Another process is refused for as long as this one lives; the lock goes with the process, whatever ends it.
-  database.exec(`
-    PRAGMA page_size = ${PAGE_BYTES};
-    PRAGMA locking_mode = EXCLUSIVE;
-    PRAGMA journal_mode = WAL;
-    PRAGMA synchronous = FULL;
-    PRAGMA wal_autocheckpoint = 2000;
-    PRAGMA journal_size_limit = 67108864;
-    PRAGMA cache_size = -65536;
-    PRAGMA temp_store = MEMORY;
-    BEGIN IMMEDIATE; COMMIT;
-  `);
-  if (pagesMax > 0) database.exec(`PRAGMA max_page_count = ${pagesMax}`);
-  migrate(database);
+  try {
+    // The lock is the operating system's: another process is refused for as long as this one lives, and no longer.
+    database.exec(`
+      PRAGMA page_size = ${PAGE_BYTES};
+      PRAGMA locking_mode = EXCLUSIVE;
+      PRAGMA journal_mode = WAL;
+      PRAGMA synchronous = FULL;
+      PRAGMA fullfsync = 1;
+      PRAGMA checkpoint_fullfsync = 1;
+      PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES};
+      PRAGMA journal_size_limit = ${WAL_BYTES_MAX};
+      PRAGMA cache_size = -${CACHE_KIB};
+      PRAGMA temp_store = MEMORY;
+      BEGIN IMMEDIATE; COMMIT;
+    `);
+    migrate(database);
+    if (pagesMax > 0) database.exec(`PRAGMA max_page_count = ${pagesMax}`);
+  } catch (error) {
+    database.close();
+    throw error;
+  }
   return database;
 }
 
 function failure(id: number, error: unknown): Reply {
-  if (error instanceof StoreError) return { kind: 'failed', id, errorKind: error.kind, message: error.message };
-  const code = error instanceof Error ? Number(Reflect.get(error, 'errcode') ?? 0) : 0;
-  const message = error instanceof Error ? error.message : String(error);
-  return { kind: 'failed', id, errorKind: code === 0 ? null : (KIND_BY_CODE.get(code & 0xff) ?? 'unavailable'), message };
+  const known = storeErrorFrom(error);
+  if (known !== undefined) return { kind: 'failed', id, errorKind: known.kind, message: known.message };
+  return { kind: 'failed', id, errorKind: null, message: error instanceof Error ? error.message : String(error) };
 }
 
 class Loop {
-  readonly #raw: DatabaseSync;
-  readonly #database: SqliteDatabase;
+  readonly #database: DatabaseSync;
   readonly #port: MessagePort;
+  readonly #statements: Statements;
+  readonly #segments: SegmentTables;
+  readonly #documents: DocumentTables;
+  readonly #writes: Request[] = [];
+  readonly #reads: Request[] = [];
+  #isClosing = false;
 
-  constructor(raw: DatabaseSync, port: MessagePort) {
-    this.#raw = raw;
-    this.#database = new SqliteDatabase(raw);
+  constructor(database: DatabaseSync, port: MessagePort) {
+    this.#database = database;
     this.#port = port;
-    // One process only: whoever was alive before is not any more.
-    this.#database.clearReplicas();
+    this.#statements = new Statements(database);
+    this.#segments = new SegmentTables(this.#statements);
+    this.#documents = new DocumentTables(this.#statements);
   }
 
-  take(first: Request): void {
-    const writes: Request[] = [];
-    const reads: Request[] = [];
-    let request: Request | undefined = first;
-    for (let taken = 0; request !== undefined; taken++) {
-      (WRITE_METHODS.has(request.method) ? writes : reads).push(request);
-      request = taken < TAKEN_MAX ? (receiveMessageOnPort(this.#port)?.message as Request | undefined) : undefined;
+  /** Works until nothing waits. */
+  run(first: Message): void {
+    this.#take(first);
+    for (;;) {
+      while (this.#writes.length < GROUP_MAX) {
+        const next: { message: Message } | undefined = receiveMessageOnPort(this.#port);
+        if (next === undefined) break;
+        this.#take(next.message);
+      }
+      if (this.#writes.length > 0) this.#port.postMessage(this.#write(this.#writes.splice(0, GROUP_MAX)));
+      else if (this.#reads.length === 0) break;
+      if (this.#reads.length > 0) this.#answer(this.#reads.splice(0, READS_A_TURN));
     }
-    const replies: Reply[] = writes.length === 0 ? [] : this.#write(writes);
-    for (const read of reads) replies.push(this.#answer(read));
-    this.#port.postMessage(replies);
+    if (!this.#isClosing) return;
+    this.#database.close();
+    this.#port.close();
+  }
+
+  #take(message: Message): void {
+    if (message === 'close') this.#isClosing = true;
+    else (WRITE_METHODS.has(message.method) ? this.#writes : this.#reads).push(message);
   }
 
   #write(writes: readonly Request[]): Reply[] {
@@ -98,44 +114,60 @@ class Loop {
   }
 
   #transact(writes: readonly Request[]): Reply[] {
-    this.#raw.exec('BEGIN IMMEDIATE');
+    this.#database.exec('BEGIN IMMEDIATE');
     try {
       const replies = writes.map((write): Reply => ({ kind: 'done', id: write.id, result: this.#perform(write) }));
-      this.#raw.exec('COMMIT');
+      this.#database.exec('COMMIT');
       return replies;
     } catch (error) {
-      if (this.#raw.isTransaction) this.#raw.exec('ROLLBACK');
-      this.#database.forgetServers();
+      if (this.#database.isTransaction) this.#database.exec('ROLLBACK');
+      this.#statements.forgetNumbers();
       throw error;
     }
   }
 
-  #answer(read: Request): Reply {
-    try {
-      return { kind: 'done', id: read.id, result: this.#perform(read) };
-    } catch (error) {
-      return failure(read.id, error);
-    }
+  #answer(reads: readonly Request[]): void {
+    const replies = reads.map((read): Reply => {
+      try {
+        return { kind: 'done', id: read.id, result: this.#perform(read) };
+      } catch (error) {
+        return failure(read.id, error);
+      }
+    });
+    this.#port.postMessage(replies, buffersOf(replies));
   }
 
   #perform({ method, args }: Request): unknown {
-    return Reflect.apply(this.#database[method] as (...values: unknown[]) => unknown, this.#database, args);
+    const tables = method in this.#segments ? this.#segments : this.#documents;
+    const operation: unknown = Reflect.get(tables, method);
+    if (typeof operation !== 'function') throw new Error(`the worker has no operation ${method}`);
+    return Reflect.apply(operation, tables, args);
   }
 }
 
-const OPENING = 0;
+/** The buffers that hold the bytes of lists of segments, entries and transactions: they are handed over, not copied. */
+function buffersOf(replies: readonly Reply[]): ArrayBuffer[] {
+  const buffers = new Set<ArrayBuffer>();
+  for (const reply of replies) {
+    if (reply.kind !== 'done' || !Array.isArray(reply.result)) continue;
+    for (const item of reply.result as readonly unknown[]) {
+      if (typeof item !== 'object' || item === null) break;
+      const bytes: unknown = Reflect.get(item, 'body') ?? Reflect.get(item, 'json');
+      if (bytes instanceof Uint8Array && bytes.buffer instanceof ArrayBuffer) buffers.add(bytes.buffer);
+    }
+  }
+  return [...buffers];
+}
 
 if (parentPort !== null) {
   const port = parentPort;
   try {
-    const database = open(workerData as WorkerSettings);
-    const loop = new Loop(database, port);
-    port.on('message', (message: Request | 'close') => {
-      if (message !== 'close') return loop.take(message);
-      database.close();
-      port.close();
+    const settings: WorkerSettings = workerData;
+    const loop = new Loop(open(settings), port);
+    port.on('message', (message: Message) => {
+      loop.run(message);
     });
-    port.postMessage([{ kind: 'opened' }]);
+    port.postMessage([{ kind: 'opened' } satisfies Reply]);
   } catch (error) {
     port.postMessage([failure(OPENING, error)]);
     port.close();

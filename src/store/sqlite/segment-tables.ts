@@ -1,0 +1,202 @@
+/** The log on an open SQLite file, synchronous. Writes expect an open transaction. */
+import { collectRouted, decodeSegment, measureRoute } from '../segment-codec.ts';
+import type { AppendOutcome, RoutedEntry, RouteLimits, RouteMeasure, TrimOutcome, TrimRequest } from '../port.ts';
+import type { Segment } from '../segment.ts';
+import type { Row, Statements } from './statements.ts';
+import { bytesOf, integerOf } from './statements.ts';
+
+/** A segment as it crosses to the worker. */
+export interface PostedSegment {
+  readonly serverName: string;
+  readonly firstPosition: number;
+  readonly lastPosition: number;
+  readonly timeMs: number;
+  readonly jsonBytes: number;
+  readonly nonce: string;
+  /** `last` is the index of the last entry routed. */
+  readonly routes: readonly { readonly appserviceId: string; readonly last: number; readonly entryCount: number; readonly bytes: number }[];
+  readonly body: Uint8Array;
+}
+
+export interface PostedBody {
+  readonly firstPosition: number;
+  readonly body: Uint8Array<ArrayBuffer>;
+}
+
+/** A step of trim ends after these; the caller goes on from there. They keep it near 10 ms. */
+const TRIMMED_BYTES_MAX = 32 * 1024 * 1024;
+const TRIMMED_ROUTES_MAX = 5_000;
+/** Rows that one statement inserts. */
+const INSERTED_ROWS = 32;
+const ROUTE_COLUMNS = 5;
+const INSERT_ROUTE = 'INSERT INTO routes VALUES (?, ?, ?, ?, ?)';
+const INSERT_ROUTES = INSERT_ROUTE + ', (?, ?, ?, ?, ?)'.repeat(INSERTED_ROWS - 1);
+
+export class SegmentTables {
+  readonly #sql: Statements;
+
+  constructor(sql: Statements) {
+    this.#sql = sql;
+  }
+
+  append(segment: PostedSegment): AppendOutcome {
+    const { serverName, firstPosition, lastPosition, timeMs, jsonBytes, nonce, routes, body } = segment;
+    const known = this.#sql.server(serverName);
+    const stored = this.#sql.get('SELECT nonce FROM segments WHERE server_id = ? AND first_position = ?', known, firstPosition);
+    if (stored !== undefined) return { kind: stored['nonce'] === nonce ? 'appended' : 'lost' };
+    const tail = this.#tail(known);
+    if (firstPosition <= tail) return { kind: 'lost' };
+    if (firstPosition > tail + 1) throw new Error(`an append at ${firstPosition} would leave a hole after ${tail}`);
+    const server = this.#sql.makeServer(serverName);
+    const routed = new Uint32Array(routes.length * 2);
+    const rows: number[] = [];
+    for (const [at, { appserviceId, last, entryCount, bytes }] of routes.entries()) {
+      const owner = this.#sql.makeOwner(server, appserviceId);
+      routed[at * 2] = owner;
+      routed[at * 2 + 1] = last;
+      rows.push(owner, firstPosition, firstPosition + last, entryCount, bytes);
+    }
+    this.#sql.run(
+      'INSERT INTO segments (server_id, first_position, last_position, time_ms, json_bytes, nonce, routed, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
+      server, firstPosition, lastPosition, timeMs, jsonBytes, nonce, new Uint8Array(routed.buffer), body,
+    );
+    this.#insertRoutes(rows);
+    return { kind: 'appended' };
+  }
+
+  readSegments(serverName: string, from: number, limits: { segmentsMax: number; bytesMax: number }): PostedBody[] {
+    const found: PostedBody[] = [];
+    let bytes = 0;
+    const rows = this.#sql.iterate(
+      'SELECT first_position, json_bytes, body FROM segments WHERE server_id = ? AND first_position >= ? ORDER BY first_position LIMIT ?',
+      this.#sql.server(serverName), from, limits.segmentsMax,
+    );
+    for (const row of rows) {
+      found.push({ firstPosition: integerOf(row['first_position']), body: bytesOf(row['body']) });
+      bytes += integerOf(row['json_bytes']);
+      if (bytes >= limits.bytesMax) break;
+    }
+    return found;
+  }
+
+  readRoute(serverName: string, appserviceId: string, after: number, through: number, limits: RouteLimits): RoutedEntry[] {
+    const found: RoutedEntry[] = [];
+    const server = this.#sql.server(serverName);
+    const owner = this.#sql.owner(server, appserviceId);
+    const cut = this.#routeAround(owner, after);
+    const rows = this.#sql.iterate(
+      'SELECT first_position FROM routes WHERE owner_id = ? AND first_position >= ? AND first_position <= ? AND last_position > ? ORDER BY first_position',
+      owner, cut ?? after + 1, through, after,
+    );
+    let bytes = 0;
+    for (const row of rows) {
+      bytes = collectRouted(this.#segment(server, serverName, integerOf(row['first_position'])), appserviceId, after, through, limits, found, bytes);
+      if (bytes < 0) break;
+    }
+    return compact(found);
+  }
+
+  measureRoutes(serverName: string, after: ReadonlyMap<string, number>, through: number): RouteMeasure[] {
+    const server = this.#sql.server(serverName);
+    const newest = this.#newestEndingBy(server, through);
+    return [...after].map(([appserviceId, position]) => {
+      const owner = this.#sql.owner(server, appserviceId);
+      const sums = this.#sql.get(
+        'SELECT TOTAL(entry_count) AS entries, TOTAL(bytes) AS bytes, MIN(first_position) AS first FROM routes WHERE owner_id = ? AND first_position > ? AND first_position <= ?',
+        owner, position, newest,
+      );
+      let entryCount = integerOf(sums?.['entries']);
+      let bytes = integerOf(sums?.['bytes']);
+      let first = entryCount === 0 ? null : integerOf(sums?.['first']);
+      const cut = this.#routeAround(owner, position);
+      if (cut !== null && cut <= newest) {
+        const measured = measureRoute(this.#segment(server, serverName, cut), appserviceId, position);
+        entryCount += measured.entryCount;
+        bytes += measured.bytes;
+        first = cut;
+      }
+      return { appserviceId, entryCount, bytes, oldestTimeMs: first === null ? null : this.#timeMs(server, first) };
+    });
+  }
+
+  trim(serverName: string, request: TrimRequest): TrimOutcome {
+    const server = this.#sql.server(serverName);
+    const tail = this.#tail(server);
+    const delivered = new Map([...request.deliveredPositions].map(([id, position]) => [this.#sql.owner(server, id), position]));
+    const looked = this.#sql.all(
+      'SELECT id, first_position, last_position, time_ms, json_bytes, routed FROM segments WHERE server_id = ? AND first_position > ? AND last_position <= ? ORDER BY first_position LIMIT ?',
+      server, request.after, request.through, request.segmentsMax,
+    );
+    let removedSegments = 0;
+    let removedBytes = 0;
+    let removedRoutes = 0;
+    for (const row of looked) {
+      const first = integerOf(row['first_position']);
+      const routed = new Uint32Array(bytesOf(row['routed']).slice().buffer);
+      if (integerOf(row['last_position']) === tail || integerOf(row['time_ms']) >= request.beforeMs || isHeld(first, routed, delivered)) continue;
+      for (let at = 0; at < routed.length; at += 2) this.#sql.run('DELETE FROM routes WHERE owner_id = ? AND first_position = ?', routed[at] ?? 0, first);
+      this.#sql.run('DELETE FROM segments WHERE id = ?', integerOf(row['id']));
+      removedSegments++;
+      removedBytes += integerOf(row['json_bytes']);
+      removedRoutes += routed.length / 2;
+      if (removedBytes >= TRIMMED_BYTES_MAX || removedRoutes >= TRIMMED_ROUTES_MAX) return { removedSegments, nextAfter: first };
+    }
+    const last = looked.at(-1);
+    return { removedSegments, nextAfter: looked.length < request.segmentsMax || last === undefined ? null : integerOf(last['first_position']) };
+  }
+
+  #insertRoutes(rows: readonly number[]): void {
+    const step = INSERTED_ROWS * ROUTE_COLUMNS;
+    let at = 0;
+    for (; at + step <= rows.length; at += step) this.#sql.run(INSERT_ROUTES, ...rows.slice(at, at + step));
+    for (; at < rows.length; at += ROUTE_COLUMNS) this.#sql.run(INSERT_ROUTE, ...rows.slice(at, at + ROUTE_COLUMNS));
+  }
+
+  #segment(server: number, serverName: string, firstPosition: number): Segment {
+    const row = this.#sql.get('SELECT body FROM segments WHERE server_id = ? AND first_position = ?', server, firstPosition);
+    return decodeSegment(serverName, firstPosition, bytesOf(row?.['body']));
+  }
+
+  /** First position of the segment that begins at or below `position` and has an entry for the owner above it; null if there is none. */
+  #routeAround(owner: number, position: number): number | null {
+    const row = this.#sql.get('SELECT first_position, last_position FROM routes WHERE owner_id = ? AND first_position <= ? ORDER BY first_position DESC LIMIT 1', owner, position);
+    return row !== undefined && integerOf(row['last_position']) > position ? integerOf(row['first_position']) : null;
+  }
+
+  /** First position of the newest segment that ends at or below `through`; 0 if there is none. */
+  #newestEndingBy(server: number, through: number): number {
+    const rows = this.#sql.all('SELECT first_position, last_position FROM segments WHERE server_id = ? AND first_position <= ? ORDER BY first_position DESC LIMIT 2', server, through);
+    const newest: Row | undefined = rows.find((row) => integerOf(row['last_position']) <= through);
+    return newest === undefined ? 0 : integerOf(newest['first_position']);
+  }
+
+  #timeMs(server: number, firstPosition: number): number {
+    return integerOf(this.#sql.get('SELECT time_ms FROM segments WHERE server_id = ? AND first_position = ?', server, firstPosition)?.['time_ms']);
+  }
+
+  /** Log position of the last entry ever appended, as far as the newest segment or the checkpoint tell. */
+  #tail(server: number): number {
+    const row = this.#sql.get('SELECT last_position FROM segments WHERE server_id = ? ORDER BY first_position DESC LIMIT 1', server);
+    if (row !== undefined) return integerOf(row['last_position']);
+    return integerOf(this.#sql.get('SELECT position FROM checkpoints WHERE server_id = ?', server)?.['position'] ?? 0);
+  }
+}
+
+function isHeld(firstPosition: number, routed: Uint32Array, delivered: ReadonlyMap<number, number>): boolean {
+  for (let at = 0; at < routed.length; at += 2) {
+    const position = delivered.get(routed[at] ?? 0);
+    if (position !== undefined && firstPosition + (routed[at + 1] ?? 0) > position) return true;
+  }
+  return false;
+}
+
+/** Copies the entries' bytes into one buffer, so that they cross to the main thread without the rest of their segments. */
+function compact(entries: readonly RoutedEntry[]): RoutedEntry[] {
+  const bytes = new Uint8Array(entries.reduce((sum, { json }) => sum + json.byteLength, 0));
+  let at = 0;
+  return entries.map((entry) => {
+    bytes.set(entry.json, at);
+    at += entry.json.byteLength;
+    return { ...entry, json: bytes.subarray(at - entry.json.byteLength, at) };
+  });
+}
