@@ -6,6 +6,7 @@ import type { Document } from 'mongodb';
 import { systemClock, systemRandom } from '../../src/clock.ts';
 import type { Clock } from '../../src/clock.ts';
 import type { LogFields, Logger } from '../../src/logger.ts';
+import { MONGO_LIMITS } from '../../src/store/mongo/limits.ts';
 import type { MongoLimits } from '../../src/store/mongo/limits.ts';
 import { openMongoStore } from '../../src/store/mongo/open.ts';
 import type { Store } from '../../src/store/port.ts';
@@ -172,8 +173,8 @@ export function clockWithPauses(onPause: () => Promise<void>): Clock {
   return {
     ...systemClock,
     async sleep(delayMs, signal) {
-      // A pause has no signal; the bound of a call has.
-      if (signal === undefined) return onPause();
+      // The bound of a call is far longer than a pause.
+      if (delayMs < MONGO_LIMITS.callTimeoutMs / 10) return onPause();
       await systemClock.sleep(delayMs, signal);
     },
   };

@@ -49,8 +49,9 @@ export async function within<Value>(clock: Clock, timeoutMs: number, work: Promi
   }
 }
 
-export class MongoCalls {
+export class MongoCalls implements AsyncDisposable {
   readonly #options: MongoCallsOptions;
+  readonly #closing = new AbortController();
   #operationTime: Timestamp | null = null;
   /** Asked for and not begun; shared. */
   #fenceToCome: Promise<void> | null = null;
@@ -61,9 +62,20 @@ export class MongoCalls {
     this.#options = options;
   }
 
+  /** Aborted once the store is closed: nothing is tried any more. */
+  get closed(): AbortSignal {
+    return this.#closing.signal;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing.abort();
+    await this.#options.client.close();
+  }
+
   /** Rejects with a StoreError, within `callTimeoutMs`; after `unavailable` a write may or may not have happened. `name` is for the log. */
   async run<Value>(name: string, call: Call<Value>): Promise<Value> {
     const { clock, logger, limits } = this.#options;
+    if (this.closed.aborted) throw new StoreError('unavailable', 'the store is closed');
     try {
       return await within(clock, limits.callTimeoutMs, this.#inSession(call));
     } catch (error) {

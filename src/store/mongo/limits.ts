@@ -25,7 +25,9 @@ export interface MongoLimits {
   readonly routePageBytes: number;
   /** Kept of such pages for all routes together, for the reads that go on in them. */
   readonly routePagesBytesMax: number;
-  /** Reads of one measureRoutes that are under way at once. */
+  /** Routes measured by one read of the database. */
+  readonly routesPerMeasureMax: number;
+  /** Such reads under way at once in one call. */
   readonly measuresAtOnceMax: number;
 }
 
@@ -43,5 +45,6 @@ export const MONGO_LIMITS: MongoLimits = {
   tombstoneKeptMs: 180_000,
   routePageBytes: 1_048_576,
   routePagesBytesMax: 33_554_432,
-  measuresAtOnceMax: 8,
+  routesPerMeasureMax: 25,
+  measuresAtOnceMax: 4,
 };

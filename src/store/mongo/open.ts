@@ -61,14 +61,14 @@ export async function openMongoStore(uri: string, { clock, random, logger, limit
     const routes = new MongoRoutes({ collections, calls, routePages, limits });
     const fold = new MongoFoldStore({ collections, calls });
     const states = new MongoStateStore({ collections, calls, clock, random, limits });
-    return storeOf(client, log, routes, fold, states);
+    return storeOf(calls, log, routes, fold, states);
   } catch (error) {
     await client.close().catch(() => undefined);
     throw error;
   }
 }
 
-function storeOf(client: MongoClient, log: MongoSegmentLog, routes: MongoRoutes, fold: MongoFoldStore, states: MongoStateStore): Store {
+function storeOf(calls: MongoCalls, log: MongoSegmentLog, routes: MongoRoutes, fold: MongoFoldStore, states: MongoStateStore): Store {
   return {
     append: (segment) => log.append(segment),
     readSegments: (serverName, from, limits) => log.readSegments(serverName, from, limits),
@@ -84,7 +84,7 @@ function storeOf(client: MongoClient, log: MongoSegmentLog, routes: MongoRoutes,
     heartbeat: (replicaId, ttlMs) => states.heartbeat(replicaId, ttlMs),
     putQuarantined: (transaction) => states.putQuarantined(transaction),
     listQuarantined: (serverName, appserviceId, afterTxnId, limit) => states.listQuarantined(serverName, appserviceId, afterTxnId, limit),
-    [Symbol.asyncDispose]: () => client.close(),
+    [Symbol.asyncDispose]: () => calls[Symbol.asyncDispose](),
   };
 }
 

@@ -7,11 +7,12 @@
  * Of the segment that `after` lies in, the newest that begins at or below it, only the rest counts. It is asked for beside
  * the segments that begin above `after`, and its contents travel only if the route goes on in it.
  */
+import type { Document } from 'mongodb';
 import type { RoutedEntry, RouteLimits, RouteMeasure } from '../port.ts';
 import { collectRouted, decodeSegment, measureRoute } from '../segment-codec.ts';
 import type { Segment } from '../segment.ts';
 import { lastPosition } from '../segment.ts';
-import type { CallOptions, MongoCalls } from './calls.ts';
+import type { MongoCalls } from './calls.ts';
 import type { StoredDocument } from './fields.ts';
 import { bytesField, documentField, integerField } from './fields.ts';
 import type { MongoLimits } from './limits.ts';
@@ -70,18 +71,20 @@ export class MongoRoutes {
   }
 
   async measureRoutes(serverName: string, after: ReadonlyMap<string, number>, through: number): Promise<RouteMeasure[]> {
-    const waiting = [...after].entries();
-    const measures: RouteMeasure[] = [];
-    // One iterator for all: each takes the next route when it is done with one.
+    const { routesPerMeasureMax, measuresAtOnceMax } = this.#options.limits;
+    const measures = new Map([...after.keys()].map((appserviceId): [string, RouteMeasure] => [appserviceId, nothingWaits(appserviceId)]));
+    const asked = [...after].filter(([, position]) => position < through);
+    const parts = Array.from({ length: Math.ceil(asked.length / routesPerMeasureMax) }, (_, at) => asked.slice(at * routesPerMeasureMax, (at + 1) * routesPerMeasureMax)).values();
+    // One iterator for all: each takes the next part when it is done with one.
     const measureOn = async (): Promise<void> => {
-      for (const [at, [appserviceId, position]] of waiting) measures[at] = await this.#measure({ serverName, appserviceId }, position, through);
+      for (const part of parts) for (const measure of await this.#measure(serverName, part, through)) measures.set(measure.appserviceId, measure);
     };
-    await Promise.all(Array.from({ length: this.#options.limits.measuresAtOnceMax }, measureOn));
-    return measures;
+    await Promise.all(Array.from({ length: measuresAtOnceMax }, measureOn));
+    return [...measures.values()];
   }
 
   async #firstPage(address: RouteAddress, after: number, through: number, segmentsMax: number): Promise<Segment[]> {
-    const [straddling, page] = await Promise.all([this.#straddling(address, after, null), this.#page(address, after, through, segmentsMax)]);
+    const [straddling, page] = await Promise.all([this.#straddling(address, after), this.#page(address, after, through, segmentsMax)]);
     return straddling === null ? page : [straddling, ...page];
   }
 
@@ -98,66 +101,87 @@ export class MongoRoutes {
     });
   }
 
-  /** The segment that `after` lies in, if the route goes on in it, and, with `through`, if it ends at or below that. */
-  #straddling({ serverName, appserviceId }: RouteAddress, after: number, through: number | null): Promise<Segment | null> {
+  /** The segment that `after` lies in, if the route goes on in it. */
+  #straddling({ serverName, appserviceId }: RouteAddress, after: number): Promise<Segment | null> {
     if (after === 0) return Promise.resolve(null);
     return this.#options.calls.run('readRoute: straddling', async (options) => {
-      const [document] = await this.#options.collections.segments
-        .aggregate<StoredDocument>(
-          [
-            { $match: { '_id.server_name': serverName, 'routes.appservice_id': appserviceId, '_id.first_position': { $lte: after } } },
-            { $sort: { '_id.first_position': -1 } },
-            { $limit: 1 },
-            { $match: { routes: { $elemMatch: { appservice_id: appserviceId, through: { $gt: after } } }, ...(through !== null && { last_position: { $lte: through } }) } },
-            { $project: { body: 1 } },
-          ],
-          options,
-        )
-        .toArray();
+      const pipeline = straddlingStages(serverName, appserviceId, after, Number.MAX_SAFE_INTEGER);
+      const [document] = await this.#options.collections.segments.aggregate<StoredDocument>(pipeline, options).toArray();
       return document === undefined ? null : segmentFrom(serverName, document);
     });
   }
 
-  async #measure(address: RouteAddress, after: number, through: number): Promise<RouteMeasure> {
-    const { appserviceId } = address;
-    if (through <= after) return { appserviceId, entryCount: 0, bytes: 0, oldestTimeMs: null };
-    const [sums, straddling] = await Promise.all([
-      this.#options.calls.run('measureRoutes', (options) => this.#sums(address, after, through, options)),
-      this.#straddling(address, after, through),
+  /** Several routes by one read: the sums over whole segments, and the straddling segments, each marked with its route's place. */
+  async #measure(serverName: string, asked: readonly (readonly [appserviceId: string, after: number])[], through: number): Promise<RouteMeasure[]> {
+    const { calls, collections } = this.#options;
+    const pipelines = asked.flatMap(([appserviceId, after], at) => [
+      [...sumStages(serverName, appserviceId, after, through), { $addFields: { at } }],
+      [...straddlingStages(serverName, appserviceId, after, through), { $addFields: { at } }],
     ]);
-    let entryCount = sums === undefined ? 0 : integerField(sums, 'entry_count');
-    let bytes = sums === undefined ? 0 : integerField(sums, 'bytes');
-    let oldestTimeMs = sums === undefined ? null : integerField(sums, 'oldest_time_ms');
-    if (straddling !== null) {
-      const rest = measureRoute(straddling, appserviceId, after);
-      entryCount += rest.entryCount;
-      bytes += rest.bytes;
-      oldestTimeMs = Math.min(straddling.timeMs, oldestTimeMs ?? straddling.timeMs);
+    const [first = [], ...others] = pipelines;
+    const pipeline = [...first, ...others.map((stages) => ({ $unionWith: { coll: collections.segments.collectionName, pipeline: stages } }))];
+    const documents = await calls.run('measureRoutes', (options) => collections.segments.aggregate<StoredDocument>(pipeline, options).toArray());
+    const measures = asked.map(([appserviceId]) => nothingWaits(appserviceId));
+    for (const document of documents) {
+      const at = integerField(document, 'at');
+      const [former, position] = [measures[at], asked[at]?.[1]];
+      if (former === undefined || position === undefined) throw new Error('a measure belongs to no route');
+      measures[at] = sumOf(former, document['body'] === undefined ? summedPart(document) : straddlingPart(segmentFrom(serverName, document), former.appserviceId, position));
     }
-    return { appserviceId, entryCount, bytes, oldestTimeMs };
+    return measures;
   }
+}
 
-  async #sums({ serverName, appserviceId }: RouteAddress, after: number, through: number, options: CallOptions): Promise<StoredDocument | undefined> {
-    const ownRoute = { $first: { $filter: { input: '$routes', as: 'route', cond: { $eq: ['$$route.appservice_id', { $literal: appserviceId }] } } } };
-    const [sums] = await this.#options.collections.segments
-      .aggregate<StoredDocument>(
-        [
-          {
-            $match: {
-              '_id.server_name': serverName,
-              'routes.appservice_id': appserviceId,
-              '_id.first_position': { $gt: after, $lte: through },
-              last_position: { $lte: through },
-            },
-          },
-          { $project: { time_ms: 1, route: ownRoute } },
-          { $group: { _id: null, entry_count: { $sum: '$route.entry_count' }, bytes: { $sum: '$route.bytes' }, oldest_time_ms: { $min: '$time_ms' } } },
-        ],
-        options,
-      )
-      .toArray();
-    return sums;
-  }
+type MeasuredPart = Omit<RouteMeasure, 'appserviceId'>;
+
+function nothingWaits(appserviceId: string): RouteMeasure {
+  return { appserviceId, entryCount: 0, bytes: 0, oldestTimeMs: null };
+}
+
+function sumOf(measure: RouteMeasure, part: MeasuredPart): RouteMeasure {
+  const times = [measure.oldestTimeMs, part.oldestTimeMs].filter((timeMs) => timeMs !== null);
+  return {
+    appserviceId: measure.appserviceId,
+    entryCount: measure.entryCount + part.entryCount,
+    bytes: measure.bytes + part.bytes,
+    oldestTimeMs: times.length === 0 ? null : Math.min(...times),
+  };
+}
+
+function summedPart(document: StoredDocument): MeasuredPart {
+  return { entryCount: integerField(document, 'entry_count'), bytes: integerField(document, 'bytes'), oldestTimeMs: integerField(document, 'oldest_time_ms') };
+}
+
+function straddlingPart(segment: Segment, appserviceId: string, after: number): MeasuredPart {
+  return { ...measureRoute(segment, appserviceId, after), oldestTimeMs: segment.timeMs };
+}
+
+/** Of the newest segment that begins at or below `after`: its contents, if the route goes on in it and it ends at or below `through`. */
+function straddlingStages(serverName: string, appserviceId: string, after: number, through: number): Document[] {
+  return [
+    { $match: { '_id.server_name': serverName, 'routes.appservice_id': appserviceId, '_id.first_position': { $lte: after } } },
+    { $sort: { '_id.first_position': -1 } },
+    { $limit: 1 },
+    { $match: { routes: { $elemMatch: { appservice_id: appserviceId, through: { $gt: after } } }, last_position: { $lte: through } } },
+    { $project: { body: 1 } },
+  ];
+}
+
+/** Counts and bytes of the route in the segments that begin above `after` and end at or below `through`; the entries are not read. */
+function sumStages(serverName: string, appserviceId: string, after: number, through: number): Document[] {
+  const ownRoute = { $first: { $filter: { input: '$routes', as: 'route', cond: { $eq: ['$$route.appservice_id', { $literal: appserviceId }] } } } };
+  return [
+    {
+      $match: {
+        '_id.server_name': serverName,
+        'routes.appservice_id': appserviceId,
+        '_id.first_position': { $gt: after, $lte: through },
+        last_position: { $lte: through },
+      },
+    },
+    { $project: { time_ms: 1, route: ownRoute } },
+    { $group: { _id: null, entry_count: { $sum: '$route.entry_count' }, bytes: { $sum: '$route.bytes' }, oldest_time_ms: { $min: '$time_ms' } } },
+  ];
 }
 
 /** On bytes of its own: the segment may outlive the others of its page. */

@@ -57,25 +57,23 @@ export class MongoSegmentLog {
   }
 
   async append(segment: Segment): Promise<AppendOutcome> {
-    const { clock, random, limits } = this.#options;
+    const { calls, clock, random, limits } = this.#options;
     const document = documentFrom(segment);
-    if (!this.#tails.isFresh(segment.serverName, segment.firstPosition - 1)) {
-      const settled = await this.#settleByTail(segment);
-      if (settled !== null) return settled;
-    }
     const deadlineMs = clock.monotonicMs() + limits.settleTimeoutMs;
     for (;;) {
+      const known = this.#tails.isFresh(segment.serverName, segment.firstPosition - 1) ? null : await this.#settleByTail(segment);
+      if (known !== null) return known;
       const inserted = await this.#insert(segment, document);
       if (inserted === 'inserted') return { kind: 'appended' };
       const settled = inserted === 'taken' ? await this.#settleByNonce(segment) : null;
       if (settled !== null) return settled;
-      if (clock.monotonicMs() >= deadlineMs) throw new StoreError('unavailable', 'it could not be learnt in time whether the segment was appended');
-      await clock.sleep(limits.settleIntervalMs * (0.5 + random.next()));
+      if (calls.closed.aborted || clock.monotonicMs() >= deadlineMs) throw new StoreError('unavailable', 'it could not be learnt in time whether the segment was appended');
+      await clock.sleep(limits.settleIntervalMs * (0.5 + random.next()), calls.closed);
     }
   }
 
   async readSegments(serverName: string, from: number, { segmentsMax, bytesMax }: { segmentsMax: number; bytesMax: number }): Promise<Segment[]> {
-    const atMs = this.#tails.now();
+    const since = this.#tails.now();
     const found: Segment[] = [];
     let isTail = true;
     await this.#options.calls.runNewest('readSegments', async (options) => {
@@ -96,8 +94,8 @@ export class MongoSegmentLog {
       }
     });
     const last = found.at(-1);
-    if (isTail && last !== undefined) this.#tails.saw(serverName, lastPosition(last), atMs);
-    if (isTail && last === undefined) this.#tails.sawNothingAfter(serverName, from - 1, atMs);
+    if (isTail && last !== undefined) this.#tails.saw(serverName, lastPosition(last), since);
+    if (isTail && last === undefined) this.#tails.sawNothingAfter(serverName, from - 1, since);
     return found;
   }
 
@@ -134,7 +132,7 @@ export class MongoSegmentLog {
   }
 
   async #insert({ serverName, ...segment }: Segment, document: SegmentDocument): Promise<'inserted' | 'taken' | 'unknown'> {
-    const atMs = this.#tails.now();
+    const since = this.#tails.now();
     try {
       return await this.#options.calls.run('append', async (options) => {
         try {
@@ -143,7 +141,7 @@ export class MongoSegmentLog {
           if (isDuplicateKey(error)) return 'taken';
           throw error;
         }
-        this.#tails.saw(serverName, lastPosition(segment), atMs);
+        this.#tails.saw(serverName, lastPosition(segment), since);
         return 'inserted';
       });
     } catch (error) {
@@ -170,7 +168,7 @@ export class MongoSegmentLog {
   async #settleByTail(segment: Segment): Promise<AppendOutcome | null> {
     const { serverName, firstPosition } = segment;
     const { calls, collections } = this.#options;
-    const atMs = this.#tails.now();
+    const since = this.#tails.now();
     const tail = await calls.runNewest('append: tail', async (options) => {
       const newest = await this.#newest(serverName, options);
       if (newest !== null) return newest;
@@ -179,7 +177,7 @@ export class MongoSegmentLog {
     });
     if (firstPosition > tail + 1) throw new Error(`an append at ${firstPosition} would leave a hole after ${tail}`);
     if (firstPosition <= tail) return (await this.#settleByNonce(segment)) ?? { kind: 'lost' };
-    this.#tails.saw(serverName, tail, atMs);
+    this.#tails.saw(serverName, tail, since);
     return null;
   }
 

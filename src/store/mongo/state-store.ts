@@ -61,7 +61,7 @@ export class MongoStateStore {
   }
 
   async writeStates(states: readonly AppserviceState[]): Promise<StateWriteOutcome[]> {
-    const { clock, random, limits } = this.#options;
+    const { calls, clock, random, limits } = this.#options;
     const outcomes: StateWriteOutcome[] = states.map(() => 'written');
     const nonce = random.hex(NONCE_BYTES);
     const deadlineMs = clock.monotonicMs() + limits.settleTimeoutMs;
@@ -71,8 +71,8 @@ export class MongoStateStore {
       if (answer === 'all') break;
       open = await this.#readBack(open, nonce, answer, outcomes);
       if (open.length === 0) break;
-      if (clock.monotonicMs() >= deadlineMs) throw new StoreError('unavailable', 'it could not be learnt in time whether the delivery states were written');
-      await clock.sleep(limits.settleIntervalMs * (0.5 + random.next()));
+      if (calls.closed.aborted || clock.monotonicMs() >= deadlineMs) throw new StoreError('unavailable', 'it could not be learnt in time whether the delivery states were written');
+      await clock.sleep(limits.settleIntervalMs * (0.5 + random.next()), calls.closed);
     }
     return outcomes;
   }

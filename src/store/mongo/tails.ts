@@ -8,33 +8,41 @@
  */
 import type { Clock } from '../../clock.ts';
 
-export class Tails {
-  readonly #clock: Pick<Clock, 'monotonicMs'>;
-  readonly #trustMs: number;
-  readonly #seen = new Map<string, { readonly position: number; readonly atMs: number }>();
+/** By both clocks: the monotonic one may stand still while the machine is suspended, the wall clock may be set back. */
+export interface Moment {
+  readonly monotonicMs: number;
+  readonly wallMs: number;
+}
 
-  constructor(clock: Pick<Clock, 'monotonicMs'>, trustMs: number) {
+export class Tails {
+  readonly #clock: Pick<Clock, 'monotonicMs' | 'nowMs'>;
+  readonly #trustMs: number;
+  readonly #seen = new Map<string, { readonly position: number; readonly since: Moment }>();
+
+  constructor(clock: Pick<Clock, 'monotonicMs' | 'nowMs'>, trustMs: number) {
     this.#clock = clock;
     this.#trustMs = trustMs;
   }
 
   /** Before a read or write that may show the tail: pass the result to {@link saw}. */
-  now(): number {
-    return this.#clock.monotonicMs();
+  now(): Moment {
+    return { monotonicMs: this.#clock.monotonicMs(), wallMs: this.#clock.nowMs() };
   }
 
-  /** The log ended at `position`, at some moment after `atMs`. */
-  saw(serverName: string, position: number, atMs: number): void {
-    this.#seen.set(serverName, { position, atMs });
+  /** The log ended at `position`, at some moment after `since`. */
+  saw(serverName: string, position: number, since: Moment): void {
+    this.#seen.set(serverName, { position, since });
   }
 
-  /** Nothing stood above `position` at some moment after `atMs`; whether the log ends there or before is not said. */
-  sawNothingAfter(serverName: string, position: number, atMs: number): void {
-    if (this.#seen.get(serverName)?.position === position) this.saw(serverName, position, atMs);
+  /** Nothing stood above `position` at some moment after `since`; whether the log ends there or before is not said. */
+  sawNothingAfter(serverName: string, position: number, since: Moment): void {
+    if (this.#seen.get(serverName)?.position === position) this.saw(serverName, position, since);
   }
 
   isFresh(serverName: string, position: number): boolean {
     const seen = this.#seen.get(serverName);
-    return seen !== undefined && seen.position === position && this.now() - seen.atMs < this.#trustMs;
+    if (seen === undefined || seen.position !== position) return false;
+    const now = this.now();
+    return now.monotonicMs - seen.since.monotonicMs < this.#trustMs && now.wallMs - seen.since.wallMs < this.#trustMs;
   }
 }
