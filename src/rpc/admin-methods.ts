@@ -15,7 +15,7 @@ import type {
 } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
 import { DeleteRegistrationRequest_Backlog as Backlog } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
 import type { Caller } from './authentication.ts';
-import { appserviceTo, domainEventTo, invalid } from './conversion.ts';
+import { appserviceIdFrom, appserviceTo, domainEventTo, invalid } from './conversion.ts';
 import type { AdminPort, AppserviceStatus, Homeservers, PutRegistrationRequest } from './ports.ts';
 import { registrationFrom, registrationTo } from './registration-conversion.ts';
 import { allowed, found } from './router-methods.ts';
@@ -23,7 +23,8 @@ import { allowed, found } from './router-methods.ts';
 const PAGE_SIZE_DEFAULT = 100;
 const PAGE_SIZE_MAX = 1000;
 const WATCHED_MAX = 1000;
-const ID_BYTES_MAX = 1024;
+const PAGE_TOKEN_LENGTH_MAX = 1024;
+const YAML_BYTES_MAX = 1024 * 1024;
 
 /** A request that names one appservice. */
 interface AppserviceRequest {
@@ -55,7 +56,7 @@ export class AdminMethods {
   }
 
   async listRegistrations(request: MessageShape<typeof ListRegistrationsRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof ListRegistrationsResponseSchema>> {
-    const page = this.#admin(request, caller).listRegistrations(pageSize(request.pageSize), request.pageToken);
+    const page = this.#admin(request, caller).listRegistrations(pageSize(request.pageSize), pageToken(request.pageToken));
     return { registrations: page.items.map(registrationTo), nextPageToken: page.nextPageToken };
   }
 
@@ -72,7 +73,7 @@ export class AdminMethods {
   }
 
   async listAppservices(request: MessageShape<typeof ListAppservicesRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof ListAppservicesResponseSchema>> {
-    const page = await this.#admin(request, caller).listAppservices(pageSize(request.pageSize), request.pageToken);
+    const page = await this.#admin(request, caller).listAppservices(pageSize(request.pageSize), pageToken(request.pageToken));
     return { appservices: page.items.map(appserviceTo), nextPageToken: page.nextPageToken };
   }
 
@@ -84,6 +85,7 @@ export class AdminMethods {
     return answered(this.#admin(request, caller).retryNow(idOf(request)));
   }
 
+  /** Until `signal` aborts. */
   async *watchEvents(request: MessageShape<typeof WatchEventsRequestSchema>, caller: Caller, signal: AbortSignal): AsyncGenerator<MessageInitShape<typeof WatchEventsResponseSchema>> {
     if (request.appserviceIds.length > WATCHED_MAX) throw invalid('appservice_ids', `At most ${WATCHED_MAX} appservices can be named; name none to watch all.`);
     const events = this.#admin(request, caller).watch(request.appserviceIds, signal);
@@ -98,6 +100,7 @@ export class AdminMethods {
   #source({ source }: MessageShape<typeof PutRegistrationRequestSchema>): PutRegistrationRequest['source'] {
     switch (source.case) {
       case 'yaml':
+        if (Buffer.byteLength(source.value) > YAML_BYTES_MAX) throw invalid('yaml', `A registration file has at most ${YAML_BYTES_MAX} bytes.`);
         return { kind: 'yaml', text: source.value };
       case 'registration':
         return { kind: 'registration', registration: registrationFrom(source.value, this.#rateLimitedDefault) };
@@ -112,8 +115,12 @@ async function answered(status: Promise<AppserviceStatus>): Promise<AppserviceAn
 }
 
 function idOf({ appserviceId }: AppserviceRequest): string {
-  if (appserviceId === '' || Buffer.byteLength(appserviceId) > ID_BYTES_MAX) throw invalid('appservice_id', `Name the appservice, in at most ${ID_BYTES_MAX} bytes.`);
-  return appserviceId;
+  return appserviceIdFrom(appserviceId);
+}
+
+function pageToken(token: string): string {
+  if (token.length > PAGE_TOKEN_LENGTH_MAX) throw invalid('page_token', 'Send the next_page_token of the answer before, or none for the first page.');
+  return token;
 }
 
 function pageSize(wanted: number): number {

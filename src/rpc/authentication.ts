@@ -10,7 +10,7 @@ export type Role = 'homeserver' | 'admin' | 'monitor';
 export interface Credential {
   readonly name: string;
   readonly role: Role;
-  /** The homeserver it is bound to; null for one that is not bound (never so for role `homeserver`). */
+  /** The homeserver it is bound to; null for operators of all, and for the role `homeserver` the configured one. */
   readonly serverName: string | null;
   /** SHA-256 of the token, lower-case hex. */
   readonly tokenSha256: string;
@@ -49,6 +49,9 @@ export class Authenticator {
   readonly #remembered = new Map<string, Caller>();
 
   constructor(credentials: readonly Credential[]) {
+    for (const { name, tokenSha256 } of credentials) {
+      if (!/^[0-9a-f]{64}$/.test(tokenSha256)) throw new Error(`the credential "${name}" needs token_sha256, the SHA-256 of its token in 64 lower-case hex digits`);
+    }
     this.#credentials = credentials.map(({ name, role, serverName, tokenSha256 }) => ({ caller: { name, role, serverName }, hash: Buffer.from(tokenSha256, 'hex') }));
   }
 

@@ -24,6 +24,8 @@ export const ROOMS_MAX = 1000;
 export const REQUEST_BYTES_MAX = 8 * 1024 * 1024;
 const STREAM_BYTES_MAX = 255;
 const ROOM_ID_BYTES_MAX = 1024;
+const ID_BYTES_MAX = 1024;
+const TOKEN_BYTES_MAX = 4096;
 const ALIASES_MAX = 1000;
 const MEMBERS_MAX = 200_000;
 const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
@@ -41,6 +43,25 @@ export function streamName(name: string | undefined): string {
   if (name === undefined) return '';
   if (Buffer.byteLength(name) > STREAM_BYTES_MAX) throw invalid('stream', `The name of a stream has at most ${STREAM_BYTES_MAX} bytes.`);
   return name;
+}
+
+/** The JSON bytes that a request holds on to. */
+export function submissionBytes({ events }: MessageShape<typeof SubmitEventsRequestSchema>): number {
+  let bytes = 0;
+  for (const { json } of events) bytes += json.byteLength;
+  return bytes;
+}
+
+/** The text, if it has at most so many bytes. */
+function short(text: string, bytesMax: number, field: string): string {
+  if (text.length > bytesMax || Buffer.byteLength(text) > bytesMax) throw invalid(field, `This field has at most ${bytesMax} bytes.`);
+  return text;
+}
+
+/** The id of an appservice that a request names. */
+export function appserviceIdFrom(appserviceId: string): string {
+  if (appserviceId === '') throw invalid('appservice_id', `Name the appservice, in at most ${ID_BYTES_MAX} bytes.`);
+  return short(appserviceId, ID_BYTES_MAX, 'appservice_id');
 }
 
 export function submissionFrom(request: MessageShape<typeof SubmitEventsRequestSchema>): Submission {
@@ -100,11 +121,11 @@ export function authorizeFrom(request: MessageShape<typeof AuthorizeIdentifierRe
   const subject = subjectFrom(request.subject);
   switch (actor.case) {
     case 'asToken':
-      return { subject, action: wanted, actor: { kind: 'as_token', asToken: actor.value }, userRegistered };
+      return { subject, action: wanted, actor: { kind: 'as_token', asToken: short(actor.value, TOKEN_BYTES_MAX, 'as_token') }, userRegistered };
     case 'appserviceId':
-      return { subject, action: wanted, actor: { kind: 'appservice_id', appserviceId: actor.value }, userRegistered };
+      return { subject, action: wanted, actor: { kind: 'appservice_id', appserviceId: appserviceIdFrom(actor.value) }, userRegistered };
     case 'personUserId':
-      return { subject, action: wanted, actor: { kind: 'person', userId: actor.value }, userRegistered };
+      return { subject, action: wanted, actor: { kind: 'person', userId: short(actor.value, ID_BYTES_MAX, 'person_user_id') }, userRegistered };
     case undefined:
       throw invalid('actor', 'Say who wants to do it: as_token, appservice_id or person_user_id.');
   }

@@ -13,12 +13,14 @@ import type { Clock } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import type { AdminMethods } from './admin-methods.ts';
 import type { Authenticator, Caller } from './authentication.ts';
+import { messagesOf } from './call-reader.ts';
 import { REQUEST_BYTES_MAX } from './conversion.ts';
 import { statusOf } from './errors.ts';
-import { enlargeReceiveWindows } from './flow-control.ts';
+import { enlargeReceiveWindows, limitConnections } from './flow-control.ts';
 import type { RpcMeter } from './ports.ts';
 import { addHealth, addReflection } from './reflection.ts';
 import type { RouterMethods } from './router-methods.ts';
+import { untilDrained } from './router-methods.ts';
 import { Code, encodedStatus, RpcStatus } from './status.ts';
 
 export interface GrpcServerOptions {
@@ -39,6 +41,9 @@ const STREAMS_PER_CONNECTION_MAX = 1000;
 const HEADER_BYTES_MAX = 16 * 1024;
 const KEEPALIVE_MS = 60_000;
 const KEEPALIVE_TIMEOUT_MS = 20_000;
+const CONNECTIONS_MAX = 1000;
+/** A connection without calls is closed after this time. */
+const CONNECTION_IDLE_MS = 300_000;
 
 export class GrpcServer implements AsyncDisposable {
   /** `host:port` it listens on. */
@@ -64,8 +69,10 @@ export class GrpcServer implements AsyncDisposable {
       'grpc.keepalive_time_ms': KEEPALIVE_MS,
       'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
       'grpc.keepalive_permit_without_calls': 1,
+      'grpc.max_connection_idle_ms': CONNECTION_IDLE_MS,
     });
     if (!enlargeReceiveWindows(server)) options.logger.warn({}, 'this version of grpc-js has no larger receive windows; large requests are slower');
+    if (!limitConnections(server, CONNECTIONS_MAX)) options.logger.warn({}, 'this version of grpc-js takes no limit of connections on the gRPC port');
     const streams = new AbortController();
     addServices(server, options, streams.signal);
     const health = addHealth(server, [AppserviceRouter, AppserviceAdmin]);
@@ -74,7 +81,7 @@ export class GrpcServer implements AsyncDisposable {
     return new GrpcServer(`${options.listen.slice(0, options.listen.lastIndexOf(':'))}:${port}`, server, health, streams);
   }
 
-  /** Says NOT_SERVING, ends the streams that never end by themselves, and resolves when all calls have ended. */
+  /** Says NOT_SERVING, ends the streams as UNAVAILABLE after what was read is answered, and resolves when all calls have ended. */
   async drain(): Promise<void> {
     this.#health.stop();
     this.#streams.abort();
@@ -105,7 +112,7 @@ function addServices(server: Server, options: GrpcServerOptions, draining: Abort
   const a = AppserviceAdmin.method;
   door.add(server, AppserviceRouter, {
     submitEvents: door.unary(r.submitEvents, (request, caller) => router.submitEvents(request, caller)),
-    streamEvents: door.bidi(r.streamEvents, (requests, caller) => router.streamEvents(requests, caller)),
+    streamEvents: door.bidi(r.streamEvents, (requests, caller, draining) => router.streamEvents(requests, caller, draining)),
     getStreamPosition: door.unary(r.getStreamPosition, (request, caller) => router.getStreamPosition(request, caller)),
     checkNamespace: door.unary(r.checkNamespace, (request, caller) => router.checkNamespace(request, caller)),
     authorizeIdentifier: door.unary(r.authorizeIdentifier, (request, caller) => router.authorizeIdentifier(request, caller)),
@@ -149,24 +156,24 @@ class Door {
     const { meter, clock } = this.#options;
     return (call, callback) => {
       const beganMs = clock.monotonicMs();
-      this.#run(name, call.metadata, (caller) => run(intact(call.request), caller)).then(
-        (response) => {
+      this.#run(name, call.metadata, (caller) => run(intact(call.request), caller))
+        .then((response) => {
+          const answer = create(method.output, response);
           meter.observe(name, 0, clock.monotonicMs() - beganMs);
-          callback(null, create(method.output, response));
-        },
-        (error: unknown) => callback(this.#failure(name, error, beganMs)),
-      );
+          callback(null, answer);
+        })
+        .catch((error: unknown) => callback(this.#failure(name, error, beganMs)));
     };
   }
 
   bidi<I extends DescMessage, O extends DescMessage>(
     method: Method<I, O>,
-    run: (requests: AsyncIterable<MessageShape<I>>, caller: Caller) => AsyncIterable<MessageInitShape<O>>,
+    run: (requests: AsyncIterable<MessageShape<I>>, caller: Caller, draining: AbortSignal) => AsyncIterable<MessageInitShape<O>>,
   ): UntypedHandleCall {
     return (call: ServerDuplexStream<MessageShape<I>, MessageShape<O>>) => {
       // The loop below ends with the call; an error of the connection shows as its end.
       call.on('error', () => undefined);
-      void this.#stream(method, call, (caller) => run(intactOnes(call), caller));
+      void this.#stream(method, call, (caller) => run(intactOnes(messagesOf(call)), caller, this.#draining));
     };
   }
 
@@ -178,7 +185,7 @@ class Door {
       const gone = new AbortController();
       call.on('cancelled', () => gone.abort());
       const signal = AbortSignal.any([gone.signal, this.#draining]);
-      void this.#stream(method, call, (caller) => run(intact(call.request), caller, signal));
+      void this.#stream(method, call, (caller) => untilDrained(run(intact(call.request), caller, signal), this.#draining));
     };
   }
 
@@ -195,13 +202,12 @@ class Door {
       const [header] = call.metadata.get('authorization');
       const caller = authenticator.authenticate(name, typeof header === 'string' ? header : undefined);
       for await (const answer of run(caller)) {
-        if (call.cancelled) return;
+        if (call.cancelled) break;
         if (!call.write(create(method.output, answer))) await writable(call);
       }
-      meter.observe(name, 0, clock.monotonicMs() - beganMs);
+      meter.observe(name, call.cancelled ? Code.cancelled : 0, clock.monotonicMs() - beganMs);
       call.end();
     } catch (error) {
-      if (call.cancelled) return;
       call.emit('error', this.#failure(name, error, beganMs));
     }
   }

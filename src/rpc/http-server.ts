@@ -1,6 +1,9 @@
 /**
  * The HTTP door: Connect, gRPC-Web and gRPC by connect-node, and the probes. One port speaks HTTP/1.1 and, for gRPC
  * clients, HTTP/2 without TLS: a connection's first bytes tell which.
+ *
+ * The HTTP/1.1 server itself listens, because node:http enforces its time limits only while it does. It hands over the
+ * connections that turn out to speak HTTP/2.
  */
 import type { ConnectRouter, HandlerContext, Interceptor } from '@connectrpc/connect';
 import { ConnectError } from '@connectrpc/connect';
@@ -9,8 +12,7 @@ import { createServer as createHttpServer } from 'node:http';
 import type { Server as HttpServer1 } from 'node:http';
 import { createServer as createHttp2Server } from 'node:http2';
 import type { Http2Server, ServerHttp2Session } from 'node:http2';
-import { createServer as createNetServer } from 'node:net';
-import type { Server as NetServer, Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { AppserviceAdmin } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
 import { AppserviceRouter } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
 import type { Clock } from '../clock.ts';
@@ -21,7 +23,8 @@ import { REQUEST_BYTES_MAX } from './conversion.ts';
 import { statusOf } from './errors.ts';
 import type { HttpProbes, RpcMeter } from './ports.ts';
 import type { RouterMethods } from './router-methods.ts';
-import { detailsOf } from './status.ts';
+import { untilDrained } from './router-methods.ts';
+import { Code, detailsOf } from './status.ts';
 
 export interface HttpServerOptions {
   /** `host:port`; port 0 = any free one. */
@@ -42,8 +45,11 @@ const HEADER_BYTES_MAX = 16 * 1024;
 const HEADERS_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 60_000;
 const KEEPALIVE_TIMEOUT_MS = 65_000;
+const CONNECTIONS_CHECK_MS = 5_000;
 const FIRST_BYTES_TIMEOUT_MS = 10_000;
 const STREAMS_PER_CONNECTION_MAX = 200;
+/** The one request that may stay silent for long. */
+const STREAM_EVENTS_PATH = `/${AppserviceRouter.typeName}/${AppserviceRouter.method.streamEvents.name}`;
 /** How a connection with HTTP/2 begins, RFC 9113 section 3.4. */
 const HTTP2_PREFACE = Buffer.from('PRI * HTTP/2.0');
 
@@ -54,15 +60,13 @@ type Response = Parameters<Handler>[1];
 export class HttpServer implements AsyncDisposable {
   /** `host:port` it listens on. */
   readonly address: string;
-  readonly #net: NetServer;
   readonly #http1: HttpServer1;
   readonly #sessions: ReadonlySet<ServerHttp2Session>;
   readonly #sockets: ReadonlySet<Socket>;
   readonly #streams: AbortController;
 
-  private constructor(address: string, net: NetServer, http1: HttpServer1, sessions: ReadonlySet<ServerHttp2Session>, sockets: ReadonlySet<Socket>, streams: AbortController) {
+  private constructor(address: string, http1: HttpServer1, sessions: ReadonlySet<ServerHttp2Session>, sockets: ReadonlySet<Socket>, streams: AbortController) {
     this.address = address;
-    this.#net = net;
     this.#http1 = http1;
     this.#sessions = sessions;
     this.#sockets = sockets;
@@ -72,9 +76,9 @@ export class HttpServer implements AsyncDisposable {
   /** Rejects with an Error whose message says what to do if the address cannot be listened on. */
   static async start(options: HttpServerOptions): Promise<HttpServer> {
     const streams = new AbortController();
-    const handle = handlerOf(options, streams.signal);
-    const http1 = createHttpServer(
-      { maxHeaderSize: HEADER_BYTES_MAX, headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS, keepAliveTimeout: KEEPALIVE_TIMEOUT_MS, connectionsCheckingInterval: 5000 },
+    const handle = limited(handlerOf(options, streams.signal), () => http1, streams.signal);
+    const http1: HttpServer1 = createHttpServer(
+      { maxHeaderSize: HEADER_BYTES_MAX, headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS, keepAliveTimeout: KEEPALIVE_TIMEOUT_MS, connectionsCheckingInterval: CONNECTIONS_CHECK_MS },
       handle,
     );
     const http2 = createHttp2Server({ settings: { maxConcurrentStreams: STREAMS_PER_CONNECTION_MAX, maxHeaderListSize: HEADER_BYTES_MAX } }, handle);
@@ -82,30 +86,32 @@ export class HttpServer implements AsyncDisposable {
     http2.on('session', (session: ServerHttp2Session) => {
       sessions.add(session);
       session.on('close', () => sessions.delete(session));
+      endWhenIdle(session);
     });
     const sockets = new Set<Socket>();
-    const net = createNetServer((socket) => {
+    const serveHttp1 = http1.listeners('connection');
+    http1.removeAllListeners('connection');
+    http1.on('connection', (socket: Socket) => {
       sockets.add(socket);
       socket.on('close', () => sockets.delete(socket));
-      sniff(socket, http1, http2);
+      sniff(socket, () => serveHttp1.forEach((serve) => void Reflect.apply(serve, http1, [socket])), http2);
     });
-    net.maxConnections = CONNECTIONS_MAX;
-    const port = await listen(net, options.listen);
-    return new HttpServer(`${hostOf(options.listen)}:${port}`, net, http1, sessions, sockets, streams);
+    http1.maxConnections = CONNECTIONS_MAX;
+    const port = await listen(http1, options.listen);
+    return new HttpServer(`${hostOf(options.listen)}:${port}`, http1, sessions, sockets, streams);
   }
 
-  /** Takes no more connections, ends the streams that never end by themselves, and resolves when all calls have ended. */
+  /** Takes no more connections, ends the streams as UNAVAILABLE after what was read is answered, and resolves when all calls have ended. */
   async drain(): Promise<void> {
     this.#streams.abort();
-    const closed = new Promise<void>((resolve) => this.#net.close(() => resolve()));
-    this.#http1.closeIdleConnections();
+    const closed = new Promise<void>((resolve) => this.#http1.close(() => resolve()));
     for (const session of this.#sessions) session.close();
     await closed;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#streams.abort();
-    this.#net.close();
+    this.#http1.close();
     for (const socket of this.#sockets) socket.destroy();
     await Promise.resolve();
   }
@@ -118,24 +124,24 @@ export function hostOf(listen: string): string {
 /** True if only this machine can reach the address. */
 export function isLoopback(listen: string): boolean {
   const host = hostOf(listen).replace(/^\[|\]$/g, '');
-  return host === 'localhost' || host === '::1' || /^127\./.test(host);
+  return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
 }
 
-function listen(net: NetServer, address: string): Promise<number> {
+function listen(server: HttpServer1, address: string): Promise<number> {
   const host = hostOf(address).replace(/^\[|\]$/g, '');
   return new Promise((resolve, reject) => {
-    net.once('error', (error: NodeJS.ErrnoException) => {
+    server.once('error', (error: NodeJS.ErrnoException) => {
       reject(new Error(`cannot listen for HTTP on ${address}: ${error.code === 'EADDRINUSE' ? 'the port is taken' : 'the address cannot be used'}. Choose another by ROUTER_HTTP_LISTEN`, { cause: error }));
     });
-    net.listen(Number(address.slice(address.lastIndexOf(':') + 1)), host, () => {
-      const bound = net.address();
+    server.listen(Number(address.slice(address.lastIndexOf(':') + 1)), host, () => {
+      const bound = server.address();
       resolve(typeof bound === 'object' && bound !== null ? bound.port : 0);
     });
   });
 }
 
 /** Hands the connection to HTTP/1.1 or HTTP/2 by its first bytes. */
-function sniff(socket: Socket, http1: HttpServer1, http2: Http2Server): void {
+function sniff(socket: Socket, serveHttp1: () => void, http2: Http2Server): void {
   socket.on('error', () => socket.destroy());
   socket.setTimeout(FIRST_BYTES_TIMEOUT_MS, () => socket.destroy());
   socket.once('data', (bytes: Buffer) => {
@@ -144,9 +150,43 @@ function sniff(socket: Socket, http1: HttpServer1, http2: Http2Server): void {
     socket.removeAllListeners('timeout');
     socket.unshift(bytes);
     const isHttp2 = bytes.length >= 3 && HTTP2_PREFACE.subarray(0, bytes.length).equals(bytes.subarray(0, HTTP2_PREFACE.length));
-    (isHttp2 ? http2 : http1).emit('connection', socket);
-    if (!isHttp2) socket.resume();
+    if (isHttp2) {
+      http2.emit('connection', socket);
+      return;
+    }
+    serveHttp1();
+    socket.resume();
   });
+}
+
+/** Closes a connection with HTTP/2 on which nothing moves and no call is open. */
+function endWhenIdle(session: ServerHttp2Session): void {
+  let openStreams = 0;
+  session.on('stream', (stream) => {
+    openStreams += 1;
+    stream.on('close', () => {
+      openStreams -= 1;
+    });
+  });
+  session.setTimeout(KEEPALIVE_TIMEOUT_MS, () => {
+    if (openStreams === 0) session.destroy();
+  });
+}
+
+/** Ends what is left of a connection while draining, and HTTP/2 requests whose body stops coming. */
+function limited(handle: Handler, http1: () => HttpServer1, draining: AbortSignal): Handler {
+  return (request, response) => {
+    if (request.httpVersionMajor === 1) {
+      response.once('close', () => {
+        if (draining.aborted) http1().closeIdleConnections();
+      });
+    } else if (request.url !== STREAM_EVENTS_PATH) {
+      request.setTimeout(REQUEST_TIMEOUT_MS, () => {
+        if (!request.complete) request.destroy();
+      });
+    }
+    handle(request, response);
+  };
 }
 
 function handlerOf(options: HttpServerOptions, draining: AbortSignal): Handler {
@@ -156,18 +196,24 @@ function handlerOf(options: HttpServerOptions, draining: AbortSignal): Handler {
     readMaxBytes: MESSAGE_BYTES_MAX,
     writeMaxBytes: 16 * 1024 * 1024,
     acceptCompression: [compressionGzip],
-    fallback: (request, response) => void probe(options, request, response),
+    fallback: (request, response) => {
+      probe(options, request, response).catch((error: unknown) => {
+        options.logger.error({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) }, 'a probe could not be answered');
+        if (response.headersSent) response.destroy();
+        else answer(response, 500, 'text/plain', 'The router failed to answer. Its log has the rest.\n');
+      });
+    },
   });
 }
 
-/** Times every call and turns every error into what callers see. */
+/** Times every call that is no stream, and turns its errors into what callers see. */
 function observing({ clock, meter, logger }: HttpServerOptions): Interceptor {
   return (next) => async (request) => {
     const beganMs = clock.monotonicMs();
     const name = `${request.service.typeName}/${request.method.name}`;
     try {
       const response = await next(request);
-      meter.observe(name, 0, clock.monotonicMs() - beganMs);
+      if (!response.stream) meter.observe(name, 0, clock.monotonicMs() - beganMs);
       return response;
     } catch (error) {
       const connectError = error instanceof ConnectError ? error : connectErrorOf(error, logger);
@@ -184,20 +230,27 @@ function connectErrorOf(error: unknown, logger: Logger): ConnectError {
 }
 
 function addRoutes(router: ConnectRouter, options: HttpServerOptions, draining: AbortSignal): void {
-  const { router: r, admin: a, authenticator, logger } = options;
+  const { router: r, admin: a, authenticator, logger, clock, meter } = options;
   const callerOf = (context: HandlerContext): Caller =>
     authenticator.authenticate(`${context.service.typeName}/${context.method.name}`, context.requestHeader.get('authorization') ?? undefined);
-  /** Streams end outside the interceptor, so their errors are turned here. */
-  async function* told<Answer>(answers: () => AsyncIterable<Answer>): AsyncGenerator<Answer> {
+  /** Streams end outside the interceptor, so they are timed and their errors turned here. */
+  async function* told<Answer>(context: HandlerContext, answers: () => AsyncIterable<Answer>): AsyncGenerator<Answer> {
+    const beganMs = clock.monotonicMs();
+    let code: number = Code.cancelled;
     try {
       yield* answers();
+      code = 0;
     } catch (error) {
-      throw error instanceof ConnectError ? error : connectErrorOf(error, logger);
+      const connectError = error instanceof ConnectError ? error : connectErrorOf(error, logger);
+      code = connectError.code;
+      throw connectError;
+    } finally {
+      meter.observe(`${context.service.typeName}/${context.method.name}`, code, clock.monotonicMs() - beganMs);
     }
   }
   router.service(AppserviceRouter, {
     submitEvents: async (request, context) => r.submitEvents(request, callerOf(context)),
-    streamEvents: (requests, context) => told(() => r.streamEvents(requests, callerOf(context))),
+    streamEvents: (requests, context) => told(context, () => r.streamEvents(requests, callerOf(context), draining)),
     getStreamPosition: async (request, context) => r.getStreamPosition(request, callerOf(context)),
     checkNamespace: async (request, context) => r.checkNamespace(request, callerOf(context)),
     authorizeIdentifier: async (request, context) => r.authorizeIdentifier(request, callerOf(context)),
@@ -212,7 +265,7 @@ function addRoutes(router: ConnectRouter, options: HttpServerOptions, draining: 
     pauseDelivery: async (request, context) => a.setPaused(request, callerOf(context), true),
     resumeDelivery: async (request, context) => a.setPaused(request, callerOf(context), false),
     retryNow: async (request, context) => a.retryNow(request, callerOf(context)),
-    watchEvents: (request, context) => told(() => a.watchEvents(request, callerOf(context), AbortSignal.any([context.signal, draining]))),
+    watchEvents: (request, context) => told(context, () => untilDrained(a.watchEvents(request, callerOf(context), AbortSignal.any([context.signal, draining])), draining)),
   });
 }
 

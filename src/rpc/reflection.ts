@@ -3,25 +3,25 @@ import type { DescFile, DescService } from '@bufbuild/protobuf';
 import { toBinary } from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
 import type { Server } from '@grpc/grpc-js';
+import { file_grpc_health_v1_health as healthFile } from '../../gen/grpc/health/v1/health_pb.ts';
 import { ReflectionService } from '@grpc/reflection';
-import { HealthImplementation, service as healthService } from 'grpc-health-check';
+import { HealthImplementation } from 'grpc-health-check';
 
 /** What reflection reads of a package: encoded file descriptors. */
-function fileDescriptors(services: readonly DescService[]): Buffer[] {
+function fileDescriptors(roots: readonly DescFile[]): Buffer[] {
   const files = new Map<string, DescFile>();
   const add = (file: DescFile): void => {
     if (files.has(file.name)) return;
     files.set(file.name, file);
     for (const dependency of file.dependencies) add(dependency);
   };
-  for (const { file } of services) add(file);
+  for (const file of roots) add(file);
   return [...files.values()].map(({ proto }) => Buffer.from(toBinary(FileDescriptorProtoSchema, proto)));
 }
 
 export function addReflection(server: Server, services: readonly DescService[]): void {
-  const health = healthService['Check']?.requestType;
-  const healthFiles: unknown = health === undefined ? [] : Reflect.get(health, 'fileDescriptorProtos');
-  const fileDescriptorProtos = [...fileDescriptors(services), ...(Array.isArray(healthFiles) ? healthFiles.filter(Buffer.isBuffer) : [])];
+  // The descriptor that grpc-health-check itself brings names a map entry in a way that other languages refuse.
+  const fileDescriptorProtos = fileDescriptors([...services.map(({ file }) => file), healthFile]);
   // Reflection reads nothing but the file descriptors of an entry; an enum's is the smallest kind of entry.
   const entry = { format: 'Protocol Buffer 3 EnumDescriptorProto' as const, type: {}, fileDescriptorProtos };
   new ReflectionService({ files: entry }).addToServer(server);

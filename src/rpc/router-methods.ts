@@ -11,13 +11,15 @@ import type {
   SubmitEventsResponseSchema,
 } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
 import type { Caller } from './authentication.ts';
-import { authorizeFrom, streamName, subjectFrom, submissionFrom, submissionResultTo } from './conversion.ts';
-import { pipelined } from './pipeline.ts';
+import { authorizeFrom, streamName, subjectFrom, submissionBytes, submissionFrom, submissionResultTo } from './conversion.ts';
+import { pipelined, untilAborted } from './pipeline.ts';
 import type { HomeserverPort, Homeservers } from './ports.ts';
 import { Code, RpcStatus } from './status.ts';
 
 /** Messages of one stream that are worked on at a time. */
 const STREAM_IN_FLIGHT_MAX = 32;
+/** Their JSON bytes together; a single message may be larger. */
+const STREAM_BYTES_MAX = 8 * 1024 * 1024;
 
 export class RouterMethods {
   readonly #homeservers: Homeservers;
@@ -31,8 +33,14 @@ export class RouterMethods {
     return submissionResultTo(await homeserver.submit(submissionFrom(request)));
   }
 
-  streamEvents(requests: AsyncIterable<MessageShape<typeof SubmitEventsRequestSchema>>, caller: Caller): AsyncGenerator<MessageInitShape<typeof SubmitEventsResponseSchema>> {
-    return pipelined(requests, (request) => this.submitEvents(request, caller), STREAM_IN_FLIGHT_MAX);
+  /** Once `draining` aborts, what was read is answered, and the call ends as one that came too late. */
+  async *streamEvents(
+    requests: AsyncIterable<MessageShape<typeof SubmitEventsRequestSchema>>,
+    caller: Caller,
+    draining: AbortSignal,
+  ): AsyncGenerator<MessageInitShape<typeof SubmitEventsResponseSchema>> {
+    const limits = { inFlightMax: STREAM_IN_FLIGHT_MAX, bytesMax: STREAM_BYTES_MAX, bytesOf: submissionBytes };
+    yield* untilDrained(pipelined(untilAborted(requests, draining), (request) => this.submitEvents(request, caller), limits), draining);
   }
 
   async getStreamPosition(request: MessageShape<typeof GetStreamPositionRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof GetStreamPositionResponseSchema>> {
@@ -52,16 +60,29 @@ export class RouterMethods {
   }
 
   #homeserver(serverName: string | undefined, caller: Caller): HomeserverPort {
-    const wanted = serverName ?? caller.serverName ?? this.#homeservers.defaultServerName;
-    return found(this.#homeservers.router(allowed(wanted, caller)), wanted);
+    // A homeserver is always bound: one whose credential names none is the configured one.
+    const bound = caller.serverName ?? this.#homeservers.defaultServerName;
+    const wanted = serverName ?? bound;
+    return found(this.#homeservers.router(allowed(wanted, { name: caller.name, serverName: bound })), wanted);
   }
 }
 
 /** The server name, if the caller's credential is not bound to another. */
-export function allowed(serverName: string, caller: Caller): string {
+export function allowed(serverName: string, caller: Pick<Caller, 'name' | 'serverName'>): string {
   if (caller.serverName === null || caller.serverName === serverName) return serverName;
   const message = `The credential "${caller.name}" is bound to another server_name. Leave server_name out, or use the credential of that homeserver.`;
   throw new RpcStatus({ code: Code.permissionDenied, reason: 'SERVER_NAME_FORBIDDEN', message, field: 'server_name' });
+}
+
+/** How a call ends that would go on while the router ends. */
+function drainingStatus(): RpcStatus {
+  return new RpcStatus({ code: Code.unavailable, reason: 'DRAINING', message: 'The router is shutting down. Call again in a second.', retryDelayMs: 1000 });
+}
+
+/** A stream that the drain cut short says so. */
+export async function* untilDrained<Answer>(answers: AsyncIterable<Answer>, draining: AbortSignal): AsyncGenerator<Answer> {
+  yield* answers;
+  if (draining.aborted) throw drainingStatus();
 }
 
 export function found<Port>(port: Port | undefined, serverName: string): Port {

@@ -53,9 +53,36 @@ export class RpcStatus extends Error {
   readonly parts: StatusParts;
 
   constructor(parts: StatusParts) {
-    super(parts.message);
-    this.parts = parts;
+    const message = bounded(parts.message, MESSAGE_BYTES_MAX);
+    super(message);
+    const { metadata, field } = parts;
+    this.parts = {
+      ...parts,
+      message,
+      ...(metadata === undefined ? {} : { metadata: boundedValues(metadata) }),
+      ...(field === undefined ? {} : { field: bounded(field, VALUE_BYTES_MAX) }),
+    };
   }
+}
+
+/**
+ * A status travels in trailers, the message up to three times over. Trailers that are too large end the whole connection
+ * with every call on it, so these keep it below the 8 KiB that clients take by default.
+ */
+const MESSAGE_BYTES_MAX = 768;
+const VALUE_BYTES_MAX = 255;
+const VALUES_MAX = 8;
+
+function boundedValues(metadata: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(Object.entries(metadata).slice(0, VALUES_MAX).map(([name, value]) => [name, bounded(value, VALUE_BYTES_MAX)]));
+}
+
+/** Well-formed, because grpc-js cannot send half a surrogate pair, and cut to whole characters. */
+function bounded(text: string, bytesMax: number): string {
+  const whole = text.toWellFormed();
+  if (Buffer.byteLength(whole) <= bytesMax) return whole;
+  const { read } = new TextEncoder().encodeInto(whole, new Uint8Array(bytesMax - 3));
+  return `${whole.slice(0, read)}…`;
 }
 
 /** A detail message with its schema, as connect wants it. */
@@ -69,7 +96,7 @@ export function detailsOf(parts: StatusParts): StatusDetail[] {
   const details = [detail(ErrorInfoSchema, { reason, domain: ERROR_DOMAIN, metadata: { ...metadata } })];
   if (field !== undefined) details.push(detail(BadRequestSchema, { fieldViolations: [{ field, description: message }] }));
   if (retryDelayMs !== undefined) {
-    const retryDelay = { seconds: BigInt(Math.floor(retryDelayMs / 1000)), nanos: (retryDelayMs % 1000) * 1_000_000 };
+    const retryDelay = { seconds: BigInt(Math.floor(retryDelayMs / 1000)), nanos: Math.round((retryDelayMs % 1000) * 1_000_000) };
     details.push(detail(RetryInfoSchema, { retryDelay }));
   }
   if (isPrecondition === true) {
