@@ -161,10 +161,14 @@ export class Delivery implements AsyncDisposable {
    * hold the log back, one that is `failed` does not.
    */
   deliveredPositions(): ReadonlyMap<string, number> {
+    const { registrations, serverName } = this.#options;
     const positions = new Map<string, number>();
     for (const appserviceId of this.#roster.appserviceIds()) {
       const state = this.#roster.state(appserviceId);
-      if (state !== undefined) positions.set(appserviceId, state.deliveryState === 'failed' ? BEYOND_ALL : state.deliveredPosition);
+      if (state === undefined) continue;
+      // A new life of the id may have begun that the state does not show yet.
+      const isThisLife = registrations.find(serverName, appserviceId)?.since === state.sincePosition;
+      positions.set(appserviceId, state.deliveryState === 'failed' && isThisLife ? BEYOND_ALL : state.deliveredPosition);
     }
     return positions;
   }

@@ -103,6 +103,7 @@ test('M1 a failed appservice is sent nothing, holds nothing back, and takes no c
   await assert.rejects(again.delivery.setPaused('a', true), refusedAs('DELIVERY_STATE_FORBIDS'));
   world.remove('a', 'discard');
   world.put('a');
+  assert.deepEqual([...again.delivery.deliveredPositions().values()], [1], 'what the new life is owed is held from its first moment');
   await world.quiet();
   const texts = world.routeMany(['a'], 1);
   await world.quiet();

@@ -115,7 +115,7 @@ async function live({ seed, exclusive, steps }: History): Promise<{ found: strin
   return { found, world };
 }
 
-const COUNT = 80;
+const COUNT = 60;
 
 test(`I1 I2 I3 I4 I5 I6 I10 I11 ${COUNT} random histories of one process that crashes and restarts`, async () => {
   let pushes = 0;

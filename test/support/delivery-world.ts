@@ -10,6 +10,7 @@ import type { DeliverySettings } from '../../src/delivery/delivery.ts';
 import type { Push, PushOutcome, PushRequest, RegistrationInForce, RegistrationSource, RouteReader } from '../../src/delivery/ports.ts';
 import { PRESENCE_DEFAULTS, ReplicaPresence } from '../../src/delivery/replica-presence.ts';
 import type { LogFields, Logger } from '../../src/logger.ts';
+import type { AppserviceState } from '../../src/store/port.ts';
 import { seededRandom, VirtualClock } from './clock.ts';
 import { DeliveryStore, SERVER } from './delivery-store.ts';
 import type { StoreConnection } from './delivery-store.ts';
@@ -276,7 +277,7 @@ export class DeliveryWorld {
     return this.pushesTo(appserviceId).flatMap(({ answered, text }) => (answered === 'delivered' ? eventsOf(text) : []));
   }
 
-  state(appserviceId: string): import('../../src/store/port.ts').AppserviceState {
+  state(appserviceId: string): AppserviceState {
     const state = this.store.states.get(appserviceId);
     if (state === undefined) throw new Error(`no state of ${appserviceId}`);
     return state;
