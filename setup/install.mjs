@@ -38,14 +38,16 @@ export async function install(root, node, dev) {
 }
 
 async function provideRe2(root, node) {
-  if (await re2Problem(root, node) === undefined) return;
   const built = join(root, 'node_modules', 're2', 'build', 'Release', 're2.node');
   const kept = join(root, '.cache', 're2', `${re2Key(root)}-${buildKey(node)}.node`);
-  if (existsSync(kept)) {
-    mkdirSync(dirname(built), { recursive: true });
-    copyFileSync(kept, built);
-    if (await re2Problem(root, node) === undefined) return;
+  if ((await re2Problem(root, node)) !== undefined) {
+    if (existsSync(kept)) copy(kept, built);
+    if ((await re2Problem(root, node)) !== undefined) await buildRe2(root, node);
   }
+  copy(built, kept);
+}
+
+async function buildRe2(root, node) {
   const headers = await headersFor(node);
   await step(`building re2 for Node ${node.version}, once (2 to 5 minutes: it compiles C++)`, () =>
     npm(['rebuild', 're2', '--ignore-scripts=false', ...(headers === undefined ? ['--nodedir='] : [])], {
@@ -56,8 +58,11 @@ async function provideRe2(root, node) {
   );
   const problem = await re2Problem(root, node);
   if (problem !== undefined) throw new SetupError(re2Advice(node, headers, problem));
-  mkdirSync(dirname(kept), { recursive: true });
-  copyFileSync(built, kept);
+}
+
+function copy(from, to) {
+  mkdirSync(dirname(to), { recursive: true });
+  copyFileSync(from, to);
 }
 
 /** Loads re2 once in the Node that will use it; the words of the failure, or undefined if it works. */
