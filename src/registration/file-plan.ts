@@ -5,7 +5,6 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { Registration } from '../appservice/registration.ts';
-import type { DiskFile, DiskSnapshot } from './registration-disk.ts';
 import type { RegistrationReading } from './registration-yaml.ts';
 import type { RegistrationWarning } from './registration-warnings.ts';
 import type { RegistrationOrigin } from './vault.ts';
@@ -41,31 +40,37 @@ export interface FilePlan {
   readonly problems: readonly FileProblem[];
 }
 
+/** What a file came to. */
+export interface FileReading {
+  readonly path: string;
+  readonly digest: string;
+  readonly reading: RegistrationReading;
+}
+
 export interface FilePlanInput {
-  readonly snapshot: DiskSnapshot;
+  readonly files: readonly FileReading[];
+  /** Paths that hold nothing or cannot be read. */
+  readonly lost: readonly { readonly path: string; readonly message: string }[];
   readonly inForce: readonly InForce[];
   /** The id that each file held when it could last be read. */
   readonly idsByFile: ReadonlyMap<string, string>;
-  readonly read: (text: string, others: readonly Registration[]) => RegistrationReading;
 }
 
-export function planFiles({ snapshot, inForce, idsByFile, read }: FilePlanInput): FilePlan {
-  const others = inForce.map(({ registration }) => registration);
-  const problems: FileProblem[] = snapshot.lost.map(({ path, message }) => ({ file: path, message }));
+export function planFiles({ files, lost, inForce, idsByFile }: FilePlanInput): FilePlan {
+  const problems: FileProblem[] = lost.map(({ path, message }) => ({ file: path, message }));
   const valid: PlannedPut[] = [];
   const claims: Claim[] = [];
   const kept = new Set<string>();
-  let unknownIds = snapshot.lost.length;
-  for (const file of snapshot.files) {
-    const reading = readOne(file, others, read);
-    const before = idsByFile.get(file.path);
+  let unknownIds = lost.length;
+  for (const { path, digest, reading } of files) {
+    const before = idsByFile.get(path);
     const id = reading.kind === 'valid' ? reading.registration.id : reading.appserviceId;
-    if (id !== null) claims.push({ file: file.path, id });
+    if (id !== null) claims.push({ file: path, id });
     if (reading.kind === 'valid') {
-      valid.push({ file: file.path, digest: file.digest, registration: reading.registration, warnings: reading.warnings });
+      valid.push({ file: path, digest, registration: reading.registration, warnings: reading.warnings });
       continue;
     }
-    problems.push(...reading.problems.map((problem) => ({ file: file.path, ...problem })));
+    problems.push(...reading.problems.map((problem) => ({ file: path, ...problem })));
     // Its id may be what is broken: what the file was about before stays in force too.
     if (before !== undefined) kept.add(before);
     if (id === null && before === undefined) unknownIds++;
@@ -86,12 +91,6 @@ interface Claim {
 /** True if putting it would change nothing. */
 export function isInForce({ registration }: PlannedPut, inForce: InForce | undefined): boolean {
   return inForce?.origin === 'files' && isDeepStrictEqual(inForce.registration, registration);
-}
-
-function readOne(file: DiskFile, others: readonly Registration[], read: FilePlanInput['read']): RegistrationReading {
-  const { content } = file;
-  if (content.kind === 'text') return read(content.text, others);
-  return { kind: 'invalid', problems: [{ field: 'file', message: content.message }], appserviceId: null };
 }
 
 /** Files that claim one id, or one as_token: none of them is applied (R6, R7). */

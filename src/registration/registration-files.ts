@@ -18,8 +18,9 @@ import type { Clock } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import { StoreError } from '../store/errors.ts';
 import { isInForce, planFiles } from './file-plan.ts';
-import type { FilePlan, FileProblem, InForce, PlannedPut } from './file-plan.ts';
-import type { DiskSnapshot, RegistrationDisk } from './registration-disk.ts';
+import type { FilePlan, FileProblem, FileReading, InForce, PlannedPut } from './file-plan.ts';
+import type { DiskFile, DiskSnapshot, RegistrationDisk } from './registration-disk.ts';
+import { rivalWarnings } from './registration-warnings.ts';
 import type { RegistrationReading } from './registration-yaml.ts';
 
 /** Where the registrations go. Calls reject with a RefusalError or a StoreError. */
@@ -33,8 +34,8 @@ export interface RegistrationTarget {
 export interface RegistrationFilesOptions {
   readonly disk: RegistrationDisk;
   readonly target: RegistrationTarget;
-  /** Judges a text beside the registrations in force. */
-  readonly read: (text: string, others: readonly Registration[]) => RegistrationReading;
+  /** Judges a text by itself. The answer is kept for as long as the file stays as it is. */
+  readonly read: (text: string) => RegistrationReading;
   readonly clock: Clock;
   readonly logger: Logger;
   /** How long a changed file must stay as it is before it counts. */
@@ -53,6 +54,7 @@ export class RegistrationFiles implements AsyncDisposable {
   readonly #options: RegistrationFilesOptions;
   readonly #stop = new AbortController();
   readonly #watcher: Disposable;
+  #readings: ReadonlyMap<string, FileReading> = new Map();
   readonly #idsByFile = new Map<string, string>();
   /** Digest of each file as it was last applied or found in force. */
   readonly #applied = new Map<string, string>();
@@ -135,13 +137,14 @@ export class RegistrationFiles implements AsyncDisposable {
   }
 
   async #pass(): Promise<void> {
-    const { disk, target, read } = this.#options;
+    const { disk, target } = this.#options;
     const signature = await disk.signature();
     const snapshot = await this.#stableSnapshot();
     if (this.#stop.signal.aborted) return;
     if (snapshot === null) return this.#tell([...this.#problems.filter(({ message }) => message !== RESTLESS), { file: '', message: RESTLESS }]);
+    const files = await this.#read(snapshot.files);
     const inForce = target.list();
-    const plan = planFiles({ snapshot, inForce, idsByFile: this.#idsByFile, read });
+    const plan = planFiles({ files, lost: snapshot.lost, inForce, idsByFile: this.#idsByFile });
     const problems = [...plan.problems];
     problems.push(...(await this.#remove(plan, inForce)));
     problems.push(...(await this.#put(plan, inForce)));
@@ -164,6 +167,23 @@ export class RegistrationFiles implements AsyncDisposable {
       snapshot = again;
     }
     return null;
+  }
+
+  /** Reads what changed, file by file: a thousand files must not hold up the traffic. */
+  async #read(files: readonly DiskFile[]): Promise<FileReading[]> {
+    const readings: FileReading[] = [];
+    for (const { path, digest, content } of files) {
+      const known = this.#readings.get(path);
+      if (known?.digest === digest) {
+        readings.push(known);
+        continue;
+      }
+      const unreadable = (message: string): RegistrationReading => ({ kind: 'invalid', problems: [{ field: 'file', message }], appserviceId: null });
+      readings.push({ path, digest, reading: content.kind === 'text' ? this.#options.read(content.text) : unreadable(content.message) });
+      await this.#options.clock.pause();
+    }
+    this.#readings = new Map(readings.map((one) => [one.path, one]));
+    return readings;
   }
 
   async #remove({ removals }: FilePlan, inForce: readonly InForce[]): Promise<FileProblem[]> {
@@ -210,13 +230,15 @@ export class RegistrationFiles implements AsyncDisposable {
   async #putOne({ file, digest, registration, warnings }: PlannedPut, before: InForce | undefined): Promise<string | null> {
     const { target, logger } = this.#options;
     const { id } = registration;
+    const others = target.list().map((one) => one.registration);
+    const told = [...warnings, ...rivalWarnings(registration, others)].map(({ message }) => message);
     const resumeParked = before === undefined && this.#parked.get(id) === fingerprint(registration.as_token);
     const problem = await attempt(() => target.put(registration, { origin: 'files', resumeParked }));
     if (problem !== null) return problem;
     this.#parked.delete(id);
     this.#applied.set(file, digest);
     if (before?.origin === 'api') logger.warn({ appservice_id: id, file }, 'the file replaced a registration that PutRegistration had put');
-    logger.info({ appservice_id: id, file, resumed: resumeParked, warnings: warnings.map(({ message }) => message) }, 'registration put from a file');
+    logger.info({ appservice_id: id, file, resumed: resumeParked, warnings: told }, 'registration put from a file');
     return null;
   }
 

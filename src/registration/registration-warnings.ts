@@ -27,16 +27,15 @@ const PATTERN_WARNINGS_MAX = 20;
 const SIGILS: Readonly<Record<NamespaceKind, string>> = { users: '@', aliases: '#', rooms: '!' };
 const SHOWN_LENGTH_MAX = 100;
 
-/** `others` are the registrations in force; one with the same id is about to be replaced and does not count. */
-export function registrationWarnings(registration: Registration, others: readonly Registration[]): RegistrationWarning[] {
+/** What can be said of the registration alone. */
+export function registrationWarnings(registration: Registration): RegistrationWarning[] {
+  return [...tokenWarnings(registration), ...patternWarnings(registration), ...rateWarnings(registration)];
+}
+
+/** What can be said of it beside those in force; one with the same id is about to be replaced and does not count. */
+export function rivalWarnings(registration: Registration, others: readonly Registration[]): RegistrationWarning[] {
   const rivals = others.filter(({ id }) => id !== registration.id);
-  return [
-    ...tokenWarnings(registration),
-    ...patternWarnings(registration),
-    ...overlapWarnings(registration, rivals),
-    ...senderWarnings(registration, rivals),
-    ...rateWarnings(registration),
-  ];
+  return [...overlapWarnings(registration, rivals), ...senderWarnings(registration, rivals)];
 }
 
 function tokenWarnings({ as_token, hs_token }: Registration): RegistrationWarning[] {

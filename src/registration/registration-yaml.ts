@@ -11,7 +11,7 @@ import type { YamlMap, YamlPlace } from '../yaml-tree.ts';
 import { readYaml } from '../yaml-tree.ts';
 import { NAMESPACE_KINDS, registrationProblems } from './registration-rules.ts';
 import type { RegistrationRules } from './registration-rules.ts';
-import { registrationWarnings } from './registration-warnings.ts';
+import { registrationWarnings, rivalWarnings } from './registration-warnings.ts';
 import type { RegistrationWarning } from './registration-warnings.ts';
 import type { FieldNotes, FieldProblem } from './yaml-fields.ts';
 import { FieldReader, noteProblem, readString } from './yaml-fields.ts';
@@ -55,7 +55,7 @@ export function registrationFromYaml(text: string, rules: RegistrationRules, oth
     const problems = notes.problems.sort((a, b) => (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0));
     return { kind: 'invalid', problems: problems.slice(0, PROBLEMS_MAX), appserviceId: draft.id ?? null };
   }
-  return { kind: 'valid', registration: draft.registration, warnings: [...slips(root), ...registrationWarnings(draft.registration, others)] };
+  return { kind: 'valid', registration: draft.registration, warnings: [...slips(root), ...warningsOf(draft.registration, others)] };
 }
 
 /** The same for a registration that came as a message. An empty `url` is none (R4). */
@@ -63,7 +63,11 @@ export function readRegistration(registration: Registration, rules: Registration
   const read = registration.url === '' ? { ...registration, url: null } : registration;
   const problems = registrationProblems(read, rules);
   if (problems.length > 0) return { kind: 'invalid', problems: problems.slice(0, PROBLEMS_MAX), appserviceId: read.id };
-  return { kind: 'valid', registration: read, warnings: registrationWarnings(read, others) };
+  return { kind: 'valid', registration: read, warnings: warningsOf(read, others) };
+}
+
+function warningsOf(registration: Registration, others: readonly Registration[]): RegistrationWarning[] {
+  return [...registrationWarnings(registration), ...rivalWarnings(registration, others)];
 }
 
 interface Draft {

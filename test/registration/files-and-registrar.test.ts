@@ -45,7 +45,7 @@ async function open(log: MemoryLog): Promise<{ registrar: Registrar; files(): Pr
           put: (registration, { origin, resumeParked }) => registrar.put(registration, origin, resumeParked),
           remove: (appserviceId, backlog) => registrar.remove(appserviceId, backlog),
         },
-        read: (text, others) => registrationFromYaml(text, RULES, others),
+        read: (text) => registrationFromYaml(text, RULES),
         clock: systemClock, logger: silent, settleMs: 1, pollMs: 3_600_000,
       }),
     [Symbol.asyncDispose]: () => ledger[Symbol.asyncDispose](),

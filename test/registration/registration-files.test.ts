@@ -83,7 +83,7 @@ async function world(files: Readonly<Record<string, string>>, options: Partial<R
   const line = (fields: object, message: string): void => void log.push(`${message} ${JSON.stringify(fields)}`);
   const logger: Logger = { debug: line, info: line, warn: line, error: line };
   const disk: RegistrationDisk = { ...registrationDisk([directory]), watch: () => ({ [Symbol.dispose]: () => undefined }) };
-  const read: RegistrationFilesOptions['read'] = (text, others) => registrationFromYaml(text, RULES, others);
+  const read: RegistrationFilesOptions['read'] = (text) => registrationFromYaml(text, RULES);
   const start = (): Promise<RegistrationFiles> => RegistrationFiles.start({ disk, target, read, clock: systemClock, logger, settleMs: 1, pollMs: HOUR_MS, ...options });
   const self: World = {
     directory, target, log, write,
@@ -113,6 +113,18 @@ test('R20 a changed file is put again, the others are not', async () => {
   await one.files.settled();
   assert.deepEqual(one.target.takeCalls(), ['put irc']);
   assert.equal(one.target.inForce.get('irc')?.registration.url, 'http://127.0.0.1:9001');
+});
+
+test('a look at the files judges those alone that changed', async () => {
+  const judged: string[] = [];
+  const read: RegistrationFilesOptions['read'] = (text) => {
+    judged.push(/^id: (.*)/m.exec(text)?.[1] ?? '');
+    return registrationFromYaml(text, RULES);
+  };
+  await using one = await world({ 'a.yaml': yaml('irc'), 'b.yaml': yaml('xmpp') }, { read });
+  await one.write('b.yaml', yaml('xmpp', 'as-secret-new'));
+  await one.files.settled();
+  assert.deepEqual(judged, ['irc', 'xmpp', 'xmpp']);
 });
 
 test('a file of which only comments changed is not put', async () => {
