@@ -212,7 +212,7 @@ function watchFiles(paths: readonly string[], registrar: Registrar, rules: Regis
       put: (registration, { origin, resumeParked }) => registrar.put(registration, origin, resumeParked),
       remove: (appserviceId, backlog) => registrar.remove(appserviceId, backlog),
     },
-    read: (text, others) => registrationFromYaml(text, rules, others),
+    read: (text) => registrationFromYaml(text, rules),
     clock,
     logger,
   });
