@@ -28,7 +28,7 @@ async function nonces(store: Store, serverName: string): Promise<string[]> {
 }
 
 async function throughWay(database: MongoTestDatabase, options: Readonly<Record<string, string>> = {}): Promise<{ way: LossyWay; uri: string }> {
-  const way = await LossyWay.to(serverUri);
+  const way = await LossyWay.to(database);
   return { way, uri: uriWith(database.uri, { host: way.host, options: { directConnection: 'true', ...options } }) };
 }
 

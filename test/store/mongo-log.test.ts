@@ -109,7 +109,7 @@ describe('the log on MongoDB', { skip }, () => {
 
   test('I2 a route that is read on by transactions crosses the network once', async () => {
     await using database = new MongoTestDatabase(serverUri);
-    await using way = await LossyWay.to(serverUri);
+    await using way = await LossyWay.to(database);
     await using store = await openStore({ uri: uriWith(database.uri, { host: way.host, options: { directConnection: 'true' } }) });
     await appendAll(store, 'hs', routedSegments(4, 100, 'irc'));
     way.commands.length = 0;

@@ -36,13 +36,16 @@ export function openStore({ uri, limits = {}, clock = systemClock, logger = new 
   return openMongoStore(uri, { clock, random: systemRandom, logger, limits });
 }
 
-/** The given URI with another database, host or options. */
-export function uriWith(uri: string, change: { readonly database?: string; readonly host?: string; readonly options?: Readonly<Record<string, string>> }): string {
-  const changed = new URL(uri);
-  if (change.database !== undefined) changed.pathname = `/${change.database}`;
-  if (change.host !== undefined) changed.host = change.host;
-  for (const [name, value] of Object.entries(change.options ?? {})) changed.searchParams.set(name, value);
-  return changed.href;
+/** The given URI with another user, host, database or options. */
+export function uriWith(
+  uri: string,
+  change: { readonly user?: string; readonly host?: string; readonly database?: string; readonly options?: Readonly<Record<string, string>> },
+): string {
+  const [, scheme = '', user = '', host = '', database = '', options = ''] = /^(mongodb(?:\+srv)?:\/\/)(?:([^@/]*)@)?([^/?]+)\/?([^?]*)\??(.*)$/.exec(uri) ?? [];
+  const changed = new URLSearchParams(options);
+  for (const [name, value] of Object.entries(change.options ?? {})) changed.set(name, value);
+  const asUser = change.user ?? user;
+  return `${scheme}${asUser === '' ? '' : `${asUser}@`}${change.host ?? host}/${change.database ?? database}?${changed.toString()}`;
 }
 
 /** A database of a test's own on a server, with an administrator's client; dropped at the end. */
@@ -73,6 +76,11 @@ export class MongoTestDatabase implements AsyncDisposable {
     await this.admin({ configureFailPoint: 'failCommand', mode: { times }, data: { failCommands: [commandName], appName: 'appservice-router', ...fault } });
   }
 
+  /** Without dropping the database. */
+  close(): Promise<void> {
+    return this.#client.close();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.admin({ configureFailPoint: 'failCommand', mode: 'off' }).catch(() => undefined);
     await this.#client.db(this.name).dropDatabase();
@@ -100,9 +108,11 @@ export class LossyWay implements AsyncDisposable {
     this.#server = createServer((socket) => this.#carry(socket));
   }
 
-  static async to(serverUri: string): Promise<LossyWay> {
-    const { hostname, port } = new URL(serverUri);
-    const way = new LossyWay({ host: hostname, port: Number(port) });
+  /** A way to the primary that the database's set has now. */
+  static async to(database: MongoTestDatabase): Promise<LossyWay> {
+    const { primary } = await database.admin({ hello: 1 });
+    const [, host = '', port = ''] = /^(.*):(\d+)$/.exec(String(primary)) ?? [];
+    const way = new LossyWay({ host, port: Number(port) });
     await way.up();
     return way;
   }

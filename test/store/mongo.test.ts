@@ -5,22 +5,22 @@ import { systemClock, systemRandom } from '../../src/clock.ts';
 import { openMongoStore } from '../../src/store/mongo/open.ts';
 import { MONGODB_MISSING, startMongod, testDatabaseName } from '../support/mongod.ts';
 import { describeStoreConformance } from './conformance.ts';
-import { KeptLog } from './mongo-world.ts';
+import { KeptLog, uriWith } from './mongo-world.ts';
 
 const mongod = await startMongod();
 
 if (mongod === null) {
   test('the MongoDB store passes the conformance suite', { skip: MONGODB_MISSING }, () => undefined);
 } else {
-  const uri = new URL(mongod.uri);
-  uri.pathname = `/${testDatabaseName()}`;
+  const database = testDatabaseName();
+  const uri = uriWith(mongod.uri, { database });
   const client = new MongoClient(mongod.uri);
   describe('MongoDB', () => {
     before(async () => {
       await client.connect();
     });
     describeStoreConformance('MongoDB', {
-      open: () => openMongoStore(uri.href, { clock: systemClock, random: systemRandom, logger: new KeptLog() }),
+      open: () => openMongoStore(uri, { clock: systemClock, random: systemRandom, logger: new KeptLog() }),
       allowsTwoHandles: true,
       isDurable: true,
       async passTime(durationMs) {
@@ -30,7 +30,7 @@ if (mongod === null) {
       },
     });
     after(async () => {
-      await client.db(uri.pathname.slice(1)).dropDatabase();
+      await client.db(database).dropDatabase();
       await client.close();
       await mongod.stop();
     });
