@@ -81,6 +81,8 @@ export class Fold {
     for (const change of changes) {
       const { appserviceId } = change;
       const previous = next.get(appserviceId);
+      // A crash between the registrations and the checkpoint of a save leaves them ahead of it; the replay catches up.
+      if (previous !== undefined && previous.position >= position) continue;
       if (change.kind === 'removed') {
         next.set(appserviceId, {
           appserviceId,
@@ -140,7 +142,7 @@ export class Fold {
   #switch(segment: Segment, registrations: Map<string, FoldedRegistration>, index: NamespaceIndex): void {
     this.#registrations = registrations;
     this.#index = index;
-    this.registrationsVersion = lastPosition(segment);
+    this.registrationsVersion = Math.max(this.registrationsVersion, lastPosition(segment));
     for (const change of segment.registrationChanges) this.#changedRegistrations.add(change.appserviceId);
   }
 

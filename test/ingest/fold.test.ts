@@ -152,6 +152,19 @@ test('a checkpoint that fails is made up for by the next', async () => {
   assert.deepEqual(room, { roomId: '!r:hs.test', position: 2, localMembers: null, localAliases: null, partialMembers: { '@_irc_a:hs.test': true } });
 });
 
+test('R76 a start after a checkpoint that was cut off between its parts finds the lives of the registrations as they were', async () => {
+  const log = new MemoryLog();
+  const world = await openLedger(log);
+  const since = await world.put(registration('irc'));
+  await world.ledger.changeRegistrations(() => [{ kind: 'removed', appserviceId: 'irc', backlog: 'park' }]);
+  const saved = world.fold.takeChangedRegistrations();
+  await log.saveFold('hs.test', { rooms: [], registrations: saved, checkpoint: { position: 0, streamPositions: {}, registrationsVersion: 0 } });
+  await world[Symbol.asyncDispose]();
+  await using restarted = await openLedger(log);
+  const found = restarted.fold.registrations.get('irc');
+  assert.deepEqual([found?.registration, found?.backlog, found?.since], [null, 'park', since]);
+});
+
 test('rooms beyond the limit are forgotten only when the store has them', async () => {
   const log = new MemoryLog();
   await using world = await openLedger(log);
