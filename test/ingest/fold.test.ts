@@ -156,6 +156,7 @@ test('R76 a start after a checkpoint that was cut off between its parts finds th
   const log = new MemoryLog();
   const world = await openLedger(log);
   const since = await world.put(registration('irc'));
+  await upkeepOf(world, log).checkpoint();
   await world.put(registration('irc', { rate_limited: false }));
   await world.ledger.changeRegistrations(() => [{ kind: 'removed', appserviceId: 'irc', backlog: 'park' }]);
   const saved = world.fold.takeChangedRegistrations();
