@@ -65,7 +65,7 @@ export const settingsSchema = z.strictObject({
 
 /** Settings as they are given, with the defaults that depend on nothing. */
 export type Settings = z.output<typeof settingsSchema>;
-export type SettingKey = keyof Settings & string;
+export type SettingKey = keyof Settings;
 
 export type StoreLocation =
   | { readonly kind: 'memory' }
@@ -92,7 +92,7 @@ export interface Setting {
 const propertySchema = z.object({
   type: z.enum(['string', 'integer', 'boolean', 'array']),
   description: z.string(),
-  default: z.unknown().optional(),
+  default: z.union([z.string(), z.number(), z.boolean(), z.array(z.string())]).optional(),
   shown: z.string().optional(),
   enum: z.array(z.string()).optional(),
   minimum: z.number().optional(),
@@ -109,7 +109,6 @@ function describeSettings(): Setting[] {
 function describeSetting(key: SettingKey, property: z.output<typeof propertySchema>): Setting {
   const yamlName = key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
   const kind = property.type === 'string' ? 'text' : property.type === 'array' ? 'list' : property.type;
-  const given = Array.isArray(property.default) ? property.default.join(',') : property.default;
   return {
     key,
     yamlName,
@@ -120,7 +119,7 @@ function describeSetting(key: SettingKey, property: z.output<typeof propertySche
     choices: property.enum ?? [],
     min: property.minimum ?? 0,
     max: property.maximum ?? 0,
-    defaultText: property.shown ?? (given === undefined || given === '' ? 'none' : String(given)),
+    defaultText: property.shown ?? (property.default?.toString() || 'none'),
   };
 }
 

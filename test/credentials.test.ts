@@ -80,7 +80,7 @@ test('on loopback the first start makes two credentials for their owner alone, t
   const file = join(dataDir, 'credentials.json');
   assert.deepEqual(first.kind === 'loaded' && [first.createdFile, first.warnings], [file, []]);
   assert.equal((await stat(file)).mode & 0o777, 0o600);
-  const tokens: { homeserver: string; admin: string } = JSON.parse(await readFile(file, 'utf8'));
+  const tokens = JSON.parse(await readFile(file, 'utf8')) as { homeserver: string; admin: string };
   assert.deepEqual(Object.keys(tokens), ['homeserver', 'admin']);
   assert.notEqual(tokens.homeserver, tokens.admin);
   assert.deepEqual(loaded(first), [

@@ -90,7 +90,7 @@ export class RegistrationFiles implements AsyncDisposable {
 
   /** Resolves when what is on the disk now has been applied, or its problems are known; at once when disposed. */
   settled(): Promise<void> {
-    if (this.#stop.signal.aborted) return Promise.resolve();
+    if (this.#isEnding()) return Promise.resolve();
     const request = this.#request();
     return new Promise((resolve) => this.#waiting.push({ request, resolve }));
   }
@@ -100,6 +100,10 @@ export class RegistrationFiles implements AsyncDisposable {
     this.#stop.abort();
     await this.#running;
     this.#serve(Infinity);
+  }
+
+  #isEnding(): boolean {
+    return this.#stop.signal.aborted;
   }
 
   #request(): number {
@@ -112,20 +116,20 @@ export class RegistrationFiles implements AsyncDisposable {
     this.#served = request;
     const [served, waiting] = [this.#waiting.filter((one) => one.request <= request), this.#waiting.filter((one) => one.request > request)];
     this.#waiting = waiting;
-    for (const { resolve } of served) resolve();
+    for (const one of served) one.resolve();
   }
 
   async #run(): Promise<void> {
     const { clock, logger, pollMs, disk } = this.#options;
     const { signal: stop } = this.#stop;
-    while (!stop.aborted) {
+    while (!this.#isEnding()) {
       const request = this.#requested;
       try {
         if (request === this.#served) {
           this.#wake = new AbortController();
           await clock.sleep(pollMs, AbortSignal.any([this.#wake.signal, stop]));
           const isHint = this.#requested !== request;
-          if (stop.aborted || isHint) continue;
+          if (isHint || this.#isEnding()) continue;
           if (this.#problems.length === 0 && (await disk.signature()) === this.#seen.signature) continue;
         }
         await this.#pass();
@@ -140,7 +144,7 @@ export class RegistrationFiles implements AsyncDisposable {
     const { disk, target } = this.#options;
     const signature = await disk.signature();
     const snapshot = await this.#stableSnapshot();
-    if (this.#stop.signal.aborted) return;
+    if (this.#isEnding()) return;
     if (snapshot === null) return this.#tell([...this.#problems.filter(({ message }) => message !== RESTLESS), { file: '', message: RESTLESS }]);
     const files = await this.#read(snapshot.files);
     const inForce = target.list();
@@ -148,7 +152,7 @@ export class RegistrationFiles implements AsyncDisposable {
     const problems = [...plan.problems];
     problems.push(...(await this.#remove(plan, inForce)));
     problems.push(...(await this.#put(plan, inForce)));
-    if (this.#stop.signal.aborted) return;
+    if (this.#isEnding()) return;
     this.#remember(snapshot, plan);
     this.#seen = { digest: snapshot.digest, signature };
     this.#tell(problems);
@@ -161,7 +165,7 @@ export class RegistrationFiles implements AsyncDisposable {
     for (let reading = 1; reading < READINGS_MAX; reading++) {
       if (snapshot.digest === this.#seen.digest || this.#seen.digest === '') return snapshot;
       await clock.sleep(settleMs, this.#stop.signal);
-      if (this.#stop.signal.aborted) return null;
+      if (this.#isEnding()) return null;
       const again = await disk.read();
       if (again.digest === snapshot.digest) return snapshot;
       snapshot = again;
@@ -190,7 +194,7 @@ export class RegistrationFiles implements AsyncDisposable {
     const { target, logger } = this.#options;
     const problems: FileProblem[] = [];
     for (const id of removals) {
-      if (this.#stop.signal.aborted) break;
+      if (this.#isEnding()) break;
       const registration = inForce.find(({ appserviceId }) => appserviceId === id)?.registration;
       const problem = await attempt(() => target.remove(id, 'park'));
       if (problem !== null) problems.push({ file: this.#fileOf(id), message: `"${id}" is in no file any more and could not be removed. ${problem}` });
@@ -214,7 +218,7 @@ export class RegistrationFiles implements AsyncDisposable {
       problems = [];
       const refused: PlannedPut[] = [];
       for (const put of open) {
-        if (this.#stop.signal.aborted) return problems;
+        if (this.#isEnding()) return problems;
         const problem = await this.#putOne(put, before.get(put.registration.id));
         if (problem === null) progress = true;
         else {

@@ -116,7 +116,10 @@ function readNamespaces(fields: FieldReader, notes: FieldNotes): Record<Namespac
   const read = (kind: NamespaceKind): Namespace[] =>
     (lists.optionalList(kind)?.items ?? []).flatMap((item, at) => {
       const path = `namespaces.${kind}[${at}]`;
-      if (item.kind !== 'map') return noteProblem(notes, path, item, 'A namespace is a mapping with regex and exclusive; write "- regex: \'…\'" and "exclusive: true" or "false".') ?? [];
+      if (item.kind !== 'map') {
+        noteProblem(notes, path, item, 'A namespace is a mapping with regex and exclusive; write "- regex: \'…\'" and "exclusive: true" or "false".');
+        return [];
+      }
       const entry = new FieldReader(item, path, notes);
       const regex = entry.requiredString('regex');
       const exclusive = entry.requiredBoolean('exclusive');
@@ -132,7 +135,10 @@ function readProtocols(fields: FieldReader, notes: FieldNotes): string[] {
 function readDeliveryOptions(fields: FieldReader, notes: FieldNotes): DeliveryOptions {
   const value = fields.map.entries.get(OPTIONS_KEY)?.value;
   if (value === undefined || fields.isNull(OPTIONS_KEY)) return {};
-  if (value.kind !== 'map') return fields.note(OPTIONS_KEY, `${OPTIONS_KEY} must be a mapping of ${OPTION_KEYS.join(', ')}.`) ?? {};
+  if (value.kind !== 'map') {
+    fields.note(OPTIONS_KEY, `${OPTIONS_KEY} must be a mapping of ${OPTION_KEYS.join(', ')}.`);
+    return {};
+  }
   const options = new FieldReader(value, OPTIONS_KEY, notes);
   for (const [name, { key }] of value.entries) {
     if (OPTION_KEYS.some((known) => known === name)) continue;

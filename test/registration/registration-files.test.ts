@@ -361,7 +361,7 @@ function scriptedDisk(texts: readonly string[]): { disk: RegistrationDisk; hint(
       return { [Symbol.dispose]: () => undefined };
     },
   };
-  return { disk, hint: () => hint(), readings: () => at, change: () => void revision++ };
+  return { disk, hint: () => hint(), readings: () => at, change: () => { revision++; } };
 }
 
 test('a half-written file is read again until it stays the same', async () => {
@@ -405,12 +405,12 @@ test('a change on the disk is noticed by itself', async () => {
   const directory = join(root, `${++count}`);
   await mkdir(directory);
   await writeFile(join(directory, 'a.yaml'), yaml('irc'));
-  const noticed = Promise.withResolvers<void>();
+  const noticed = Promise.withResolvers();
   await using one = await world({}, { disk: registrationDisk([directory]), settleMs: 1, pollMs: 50 });
   const put = one.target.put.bind(one.target);
   one.target.put = async (...args) => {
     await put(...args);
-    noticed.resolve();
+    noticed.resolve(null);
   };
   await writeFile(join(directory, 'b.yaml'), yaml('xmpp'));
   await noticed.promise;

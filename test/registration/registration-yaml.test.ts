@@ -262,7 +262,7 @@ test('an alias stands for its anchor, and aliases that multiply are refused', ()
   const shared = YAML.replace("- exclusive: true\n      regex: '@irc_.*:example\\.org'", "- &one {exclusive: true, regex: '@irc_.*:example\\.org'}\n    - *one");
   assert.equal(valid(shared).namespaces.users.length, 2);
   const names = 'bcdefghijk';
-  const bomb = [...names].map((name, at) => `${name}: &${name} [${Array(9).fill(`*${'abcdefghij'[at]}`).join(', ')}]`).join('\n');
+  const bomb = names.split('').map((name, at) => `${name}: &${name} [${Array(9).fill(`*${'abcdefghij'[at]}`).join(', ')}]`).join('\n');
   refused(`${YAML}a: &a [x, x, x]\n${bomb}\n`, 'yaml', /more than 100000 values/);
   refused(`${YAML}a: &a [*a]\n`, 'yaml', /quote it/, 15);
 });

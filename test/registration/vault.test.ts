@@ -66,7 +66,7 @@ test('M10 I12 what seal gives, open returns, and no token is in it', () => {
   fc.assert(
     fc.property(registrations, fc.constantFrom('api' as const, 'files' as const), (registration, origin) => {
       const stored = vault.seal(SERVER, registration, origin);
-      const travelled: StoredRegistration = JSON.parse(JSON.stringify(stored));
+      const travelled = JSON.parse(JSON.stringify(stored)) as StoredRegistration;
       assert.deepEqual(JSON.parse(JSON.stringify(vault.open(SERVER, registration.id, travelled))), JSON.parse(JSON.stringify(registration)));
       assert.equal(originOf(registration.id, travelled), origin);
       for (const token of [registration.as_token, registration.hs_token]) {
