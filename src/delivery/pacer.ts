@@ -20,6 +20,8 @@ export interface PacerLimits {
   readonly turnMs: number;
 }
 
+export const PACER_DEFAULTS: PacerLimits = { cutsPerSecond: 2_000, burstMax: 100, turnMs: 2 };
+
 /** Who waits: told when it may look again. */
 export interface PacedSender {
   wake(): void;

@@ -14,7 +14,7 @@
  * waiting for anything between the decision and its first effect.
  *
  *   resting   no timer, no promise, no body in memory. True while nothing waits, or while the queue is held: paused,
- *             parked, without a URL, `failed`, this replica away, or the sender told to stop.
+ *             parked, without a URL, `failed`, this replica away, or the sender told to stop; or while the pacer has it wait.
  *   cut       there is no transaction and something waits. A choice of entries is made durable under a new txn id.
  *   rebuild   there is a transaction whose body is not in memory: it is read from the log.
  *   push      there is a transaction whose cut is durable, its body is at hand, the lease is valid, nothing holds it.
@@ -69,6 +69,8 @@ export class Sender {
   readonly #stop = new AbortController();
   #isRetiring = false;
   #isRunning = false;
+  /** The pacer has let the next cut through. */
+  #isAdmitted = false;
   #runs: Promise<void> = Promise.resolve();
   #attempt: AbortController | null = null;
   #wait: AbortController | null = null;
@@ -87,6 +89,11 @@ export class Sender {
       context,
       cell,
       isFree: () => !this.#isStopping && this.#deliverable(this.state, this.#inForce()) !== null,
+      mayCut: (settledEntries, settledBytes) => {
+        const may = this.#mayCut(settledEntries, settledBytes);
+        this.#isAdmitted = false;
+        return may;
+      },
       signal: this.#stop.signal,
     });
     this.#told = { state: cell.state.deliveryState, paused: cell.state.paused };
@@ -203,11 +210,19 @@ export class Sender {
     const registration = this.#deliverable(state, inForce);
     if (registration === null) return REST;
     const { transaction } = state;
-    if (transaction === null) return this.backlog.hasWaiting(state.deliveredPosition) ? { kind: 'cut' } : REST;
+    if (transaction === null) return this.backlog.hasWaiting(state.deliveredPosition) && this.#mayCut() ? { kind: 'cut' } : REST;
     const delayMs = this.#due.inMs(transaction);
     if (delayMs > 0) return { kind: 'wait', delayMs };
     const body = this.#queue.bodyOf(transaction);
     return body === null ? { kind: 'rebuild', transaction } : { kind: 'push', transaction, registration, body };
+  }
+
+  /** A full transaction leaves at once, a smaller one when there is time for it. What is settled does not wait any more. */
+  #mayCut(settledEntries = 0, settledBytes = 0): boolean {
+    const { limits, pacer } = this.#context;
+    const { entries, bytes } = this.backlog;
+    this.#isAdmitted ||= entries - settledEntries >= limits.entriesMax || bytes - settledBytes >= limits.bytesMax || pacer.admits(this);
+    return this.#isAdmitted;
   }
 
   #take(step: Step): Promise<void> {
@@ -219,6 +234,7 @@ export class Sender {
       case 'reconcile':
         return this.#queue.reconcile(step.inForce);
       case 'cut':
+        this.#isAdmitted = false;
         return this.#queue.cut();
       case 'rebuild':
         return this.#queue.rebuild(step.transaction);

@@ -25,6 +25,8 @@ export interface TransactionQueueOptions {
   readonly cell: StateCell;
   /** False while the queue is held: then nothing further is cut. */
   readonly isFree: () => boolean;
+  /** Asked once before a cut that follows a delivery of so much; false if it has to wait. */
+  readonly mayCut: (settledEntries: number, settledBytes: number) => boolean;
   readonly signal: AbortSignal;
 }
 
@@ -94,7 +96,8 @@ export class TransactionQueue {
   async delivered(transaction: TransactionRecord, bodyBytes: number, timeMs: number): Promise<void> {
     const { events, meter, serverName } = this.#context;
     const { txnId, entryCount, through } = transaction;
-    const next = await this.#nextIfFree(through, splitAfter(this.#state, through));
+    const split = splitAfter(this.#state, through);
+    const next = split !== null || (this.backlog.hasWaiting(through) && this.#options.mayCut(entryCount, entryBytes(bodyBytes, entryCount))) ? await this.#nextIfFree(through, split) : null;
     const state = await this.#change(completed(txnId, next, timeMs), next);
     if (state === null || state.deliveredPosition < through) return;
     this.backlog.dealtWith(entryCount, entryBytes(bodyBytes, entryCount), next?.oldestTimeMs ?? null);
