@@ -1,10 +1,15 @@
 /**
  * Who gets a room event (Application Service API, section "Pushing events"; requirements R29 to R48).
  */
-import type { RoomState } from '../room/room-state.ts';
 import type { RoutingEvent } from './event.ts';
 import { isLocalUser } from './identifier.ts';
 import type { NamespaceIndex } from './namespaces.ts';
+
+/** A room as far as interest needs it. */
+export interface InterestedRoom {
+  /** The appservices interested in the room by its id, its aliases and its joined local users, in registration order. */
+  interested(index: NamespaceIndex): readonly string[];
+}
 
 const NOBODY: readonly string[] = [];
 
@@ -26,7 +31,7 @@ export function roomDeltasOf(event: RoutingEvent, serverName: string): Membershi
  * The appservices interested in the event, each once, in registration order. `room` is as of just after the event:
  * a leave reaches the appservice of the one who left by the rule on membership targets (R29, R39).
  */
-export function interestedAppservices(event: RoutingEvent, room: RoomState, index: NamespaceIndex): readonly string[] {
+export function interestedAppservices(event: RoutingEvent, room: InterestedRoom, index: NamespaceIndex): readonly string[] {
   const byRoom = room.interested(index);
   const bySender = index.interested('users', event.sender);
   const byTarget = event.type === 'm.room.member' && event.stateKey !== undefined ? index.interested('users', event.stateKey) : NOBODY;
