@@ -1,172 +1,208 @@
 /**
- * A lean gRPC load generator: bare HTTP/2 with requests encoded beforehand, so that what is measured is the server.
+ * A lean gRPC load generator: requests are encoded beforehand, so that what is measured is the server.
  *
- * `node bench/load-client.ts '{"target": "127.0.0.1:50051", "token": "…", "method": "SubmitEvents", "mode": "unary",
- *   "connections": 8, "inFlight": 64, "seconds": 5, "files": "DIR"}'`
- * The directory holds encoded SubmitEventsRequest messages, sent in turn. Prints one line of JSON with the rate and latencies.
+ * `node bench/load-client.ts OPTIONS` with {@link LoadOptions} as JSON; prints {"began": true} when it begins to send and
+ * {@link LoadResult} at the end, as lines of JSON.
  */
-import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { connect } from 'node:http2';
-import type { ClientHttp2Session } from 'node:http2';
+import { readFileSync } from 'node:fs';
+import { Http2Connection, requestHeaders } from './http2-connection.ts';
 
-interface LoadOptions {
+export interface LoadOptions {
   readonly target: string;
   readonly token: string;
   readonly mode: 'unary' | 'stream';
   readonly connections: number;
-  /** Calls outstanding, or streams with one message outstanding each, over all connections. */
+  /** Calls outstanding over all connections; in mode `stream`, streams. */
   readonly inFlight: number;
   /** Messages outstanding on each stream. */
   readonly window: number;
+  /** A file of SubmitEventsRequest messages, each with its gRPC prefix; they are sent in turn. */
+  readonly messages: string;
+  /** How long to send; answers are counted until then. */
   readonly seconds: number;
-  readonly files: string;
-  /** 0 = as fast as answers come. */
+  /** If above 0, this many messages are sent instead, however long it takes. */
+  readonly count: number;
+  /** If above 0, calls begin at this rate, whether or not answers come; else as fast as answers come. */
   readonly ratePerSecond: number;
 }
 
-const options = { window: 1, ratePerSecond: 0, ...JSON.parse(process.argv[2] ?? '{}') } as LoadOptions;
-const SERVICE = '/matrix.appservice.v1.AppserviceRouter/';
-
-function frame(message: Buffer): Buffer {
-  const head = Buffer.alloc(5);
-  head.writeUInt32BE(message.length, 1);
-  return Buffer.concat([head, message]);
+export interface LoadResult {
+  readonly sent: number;
+  /** Messages answered in time. */
+  readonly done: number;
+  /** Messages answered after the end. */
+  readonly late: number;
+  readonly failed: number;
+  readonly firstFailure: string;
+  readonly elapsedMs: number;
+  readonly perSecond: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  /** CPU time of this process while it sent. */
+  readonly cpuMs: number;
 }
 
-const messages = readdirSync(options.files).map((name) => frame(readFileSync(join(options.files, name))));
-let turn = 0;
-const nextMessage = (): Buffer => messages[turn++ % messages.length] ?? Buffer.alloc(5);
+const options = JSON.parse(process.argv[2] ?? '') as LoadOptions;
+const SERVICE = '/matrix.appservice.v1.AppserviceRouter/';
+const STAMP = Buffer.from('"sent_ms":');
+/** What is still unanswered so long after the end counts as failed. */
+const ANSWER_TIMEOUT_MS = 15_000;
 
+const messages = readMessages(options.messages);
+const headers = requestHeaders(SERVICE + (options.mode === 'unary' ? 'SubmitEvents' : 'StreamEvents'), options.target, options.token);
+const latenciesMs: number[] = [];
 let sent = 0;
 let done = 0;
+let late = 0;
 let failed = 0;
 let firstFailure = '';
-const latenciesMs: number[] = [];
-const startMs = performance.now();
-const endMs = startMs + options.seconds * 1000;
+let startMs = 0;
+let endMs = 0;
 
-function headers(method: string): Record<string, string> {
-  return { ':method': 'POST', ':path': SERVICE + method, 'content-type': 'application/grpc', te: 'trailers', authorization: `Bearer ${options.token}` };
+function readMessages(file: string): Buffer[] {
+  const all = readFileSync(file);
+  const found: Buffer[] = [];
+  for (let at = 0; at < all.length; at += 5 + all.readUInt32BE(at + 1)) found.push(all.subarray(at, at + 5 + all.readUInt32BE(at + 1)));
+  return found;
 }
 
-function open(): ClientHttp2Session {
-  const session = connect(`http://${options.target}`, { settings: { initialWindowSize: 1 << 20 } });
-  session.on('connect', () => session.setLocalWindowSize(8 << 20));
-  session.on('error', (error) => fail(error.message));
-  return session;
+function nextMessage(): Buffer {
+  const message = messages[sent++ % messages.length];
+  if (message === undefined) throw new Error('there are no messages to send');
+  return options.ratePerSecond > 0 ? stamped(message) : message;
 }
 
-function fail(message: string): void {
+/** Writes the wall clock into the thirteen digits and three decimals that stand behind `"sent_ms":`. */
+function stamped(message: Buffer): Buffer {
+  const at = message.indexOf(STAMP);
+  if (at >= 0) message.write((performance.timeOrigin + performance.now()).toFixed(3), at + STAMP.length, 'latin1');
+  // The connection may hold it until the end of this turn.
+  return Buffer.from(message);
+}
+
+function isOver(): boolean {
+  return options.count > 0 ? sent >= options.count : performance.now() >= endMs;
+}
+
+function answered(beganMs: number): void {
+  const nowMs = performance.now();
+  if (options.count > 0 || nowMs <= endMs) {
+    done++;
+    latenciesMs.push(nowMs - beganMs);
+  } else late++;
+}
+
+function fail(error: string | null): void {
   failed++;
-  if (firstFailure === '') firstFailure = message;
+  if (firstFailure === '') firstFailure = error ?? 'the server answered with an error';
 }
 
-function unary(session: ClientHttp2Session, message: Buffer, ended: () => void): void {
+function unary(connection: Http2Connection, ended: () => void): void {
   const beganMs = performance.now();
-  const stream = session.request(headers('SubmitEvents'));
-  let status = '';
-  stream.on('response', (head) => {
-    status = String(head['grpc-status'] ?? '');
+  let hasMessage = false;
+  const id = connection.begin(headers, {
+    message() {
+      hasMessage = true;
+    },
+    ended(error) {
+      if (hasMessage && error === null) answered(beganMs);
+      else fail(error);
+      ended();
+    },
   });
-  stream.on('trailers', (trailers) => {
-    status = `${String(trailers['grpc-status'])} ${String(trailers['grpc-message'] ?? '')}`;
-  });
-  stream.on('data', () => undefined);
-  stream.on('error', (error) => fail(error.message));
-  stream.on('close', () => {
-    if (status.startsWith('0')) done++;
-    else fail(status);
-    latenciesMs.push(performance.now() - beganMs);
-    ended();
-  });
-  sent++;
-  stream.end(message);
+  connection.send(id, nextMessage(), true);
 }
 
-/** Keeps one call outstanding until time is up. */
-function loop(session: ClientHttp2Session): Promise<void> {
+/** Keeps one call outstanding until it is over. */
+function loop(connection: Http2Connection): Promise<void> {
   return new Promise((resolve) => {
     const next = (): void => {
-      if (performance.now() >= endMs) resolve();
-      else unary(session, nextMessage(), next);
+      // A server that only fails is not worth the time.
+      if (isOver() || failed > 1_000) resolve();
+      else unary(connection, next);
     };
     next();
   });
 }
 
-/** Begins calls at a steady rate, whether or not answers come. */
-function paced(sessions: readonly ClientHttp2Session[]): Promise<void> {
+/** One stream with `window` messages outstanding. */
+function streaming(connection: Http2Connection): Promise<void> {
+  return new Promise((resolve) => {
+    const began: number[] = [];
+    const send = (): void => {
+      if (isOver()) return connection.end(id);
+      began.push(performance.now());
+      connection.send(id, nextMessage(), false);
+    };
+    const id = connection.begin(headers, {
+      message() {
+        answered(began.shift() ?? 0);
+        send();
+      },
+      ended(error) {
+        if (error !== null || began.length > 0) fail(error);
+        resolve();
+      },
+    });
+    for (let at = 0; at < options.window; at++) send();
+  });
+}
+
+/** Begins calls at a steady rate. */
+function paced(connections: readonly Http2Connection[]): Promise<void> {
   return new Promise((resolve) => {
     let open = 0;
     const tick = setInterval(() => {
       const nowMs = performance.now();
       const due = Math.floor(((Math.min(nowMs, endMs) - startMs) / 1000) * options.ratePerSecond);
       while (sent < due) {
-        const session = sessions[sent % sessions.length];
-        if (session === undefined) break;
+        const connection = connections[sent % connections.length];
+        if (connection === undefined) break;
         open++;
-        unary(session, stamped(nextMessage()), () => {
+        unary(connection, () => {
           open--;
           if (performance.now() >= endMs && open === 0) resolve();
         });
       }
-      if (nowMs >= endMs) clearInterval(tick);
+      if (nowMs < endMs) return;
+      clearInterval(tick);
+      if (open === 0) resolve();
     }, 1);
   });
 }
 
-const STAMP = Buffer.from('"sent_ms":');
-
-/** Writes the wall clock into the thirteen digits and three decimals that stand behind `"sent_ms":`. */
-function stamped(message: Buffer): Buffer {
-  const copy = Buffer.from(message);
-  const at = copy.indexOf(STAMP);
-  if (at >= 0) copy.write((performance.timeOrigin + performance.now()).toFixed(3), at + STAMP.length, 'latin1');
-  return copy;
+process.on('disconnect', () => process.exit(1));
+const connections = await Promise.all(Array.from({ length: options.connections }, () => Http2Connection.open(options.target)));
+console.log(JSON.stringify({ began: true }));
+const cpuBefore = process.cpuUsage();
+startMs = performance.now();
+endMs = startMs + options.seconds * 1000;
+const slots = Array.from({ length: options.inFlight }, (_, at) => connections[at % connections.length]).filter((connection) => connection !== undefined);
+const sending = options.ratePerSecond > 0 ? paced(connections) : Promise.all(slots.map((connection) => (options.mode === 'unary' ? loop(connection) : streaming(connection))));
+const overdue = new Promise<'overdue'>((resolve) => {
+  if (options.count === 0) setTimeout(resolve, options.seconds * 1000 + ANSWER_TIMEOUT_MS, 'overdue').unref();
+});
+if ((await Promise.race([sending, overdue])) === 'overdue') {
+  failed += sent - done - late - failed;
+  firstFailure ||= `there was no answer ${ANSWER_TIMEOUT_MS / 1000} s after the end`;
 }
-
-/** One stream with `window` messages outstanding until time is up. */
-function streaming(session: ClientHttp2Session): Promise<void> {
-  return new Promise((resolve) => {
-    const stream = session.request(headers('StreamEvents'));
-    const began: number[] = [];
-    let rest: Buffer = Buffer.alloc(0);
-    let ended = false;
-    const send = (): void => {
-      if (performance.now() >= endMs) {
-        if (!ended) stream.end();
-        ended = true;
-        return;
-      }
-      began.push(performance.now());
-      sent++;
-      stream.write(nextMessage());
-    };
-    stream.on('data', (data: Buffer) => {
-      rest = rest.length === 0 ? data : Buffer.concat([rest, data]);
-      while (rest.length >= 5 && rest.length >= 5 + rest.readUInt32BE(1)) {
-        rest = rest.subarray(5 + rest.readUInt32BE(1));
-        done++;
-        latenciesMs.push(performance.now() - (began.shift() ?? 0));
-        send();
-      }
-    });
-    stream.on('trailers', (trailers) => {
-      if (trailers['grpc-status'] !== '0') fail(`${String(trailers['grpc-status'])} ${String(trailers['grpc-message'] ?? '')}`);
-    });
-    stream.on('error', (error) => fail(error.message));
-    stream.on('close', () => resolve());
-    for (let at = 0; at < options.window; at++) send();
-  });
-}
-
-const sessions = Array.from({ length: options.connections }, open);
-const perSession = Array.from({ length: options.inFlight }, (_, at) => sessions[at % sessions.length]).filter((session) => session !== undefined);
-if (options.ratePerSecond > 0) await paced(sessions);
-else await Promise.all(perSession.map((session) => (options.mode === 'unary' ? loop(session) : streaming(session))));
-const elapsedMs = performance.now() - startMs;
-for (const session of sessions) session.close();
+const elapsedMs = options.count > 0 ? performance.now() - startMs : options.seconds * 1000;
+const { user, system } = process.cpuUsage(cpuBefore);
+for (const connection of connections) connection.close();
 latenciesMs.sort((a, b) => a - b);
 const quantile = (share: number): number => latenciesMs[Math.min(latenciesMs.length - 1, Math.floor(latenciesMs.length * share))] ?? 0;
-console.log(JSON.stringify({ sent, done, failed, firstFailure, elapsedMs, perSecond: (done / elapsedMs) * 1000, p50Ms: quantile(0.5), p99Ms: quantile(0.99) }));
+const result: LoadResult = {
+  sent,
+  done,
+  late,
+  failed,
+  firstFailure,
+  elapsedMs,
+  perSecond: (done / elapsedMs) * 1000,
+  p50Ms: quantile(0.5),
+  p99Ms: quantile(0.99),
+  cpuMs: (user + system) / 1000,
+};
+console.log(JSON.stringify(result));
+// With nobody left to notice, the channel keeps the process alive no longer.
+process.removeAllListeners('disconnect');
