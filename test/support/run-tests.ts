@@ -51,9 +51,9 @@ async function runTests(mongodbUri: string): Promise<number> {
   );
   const forward = (signal: NodeJS.Signals): void => void runner.kill(signal);
   process.on('SIGINT', forward).on('SIGTERM', forward);
-  const [code, signal]: unknown[] = await once(runner, 'exit');
-  if (typeof code === 'number') return code;
-  return 128 + (constants.signals[signal as NodeJS.Signals] ?? 0);
+  await once(runner, 'exit');
+  if (runner.exitCode !== null) return runner.exitCode;
+  return 128 + (runner.signalCode === null ? 0 : constants.signals[runner.signalCode]);
 }
 
 function patternsOf(chosen: readonly string[]): string[] {
