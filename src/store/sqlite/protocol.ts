@@ -3,7 +3,7 @@ import type { StoreErrorKind } from '../errors.ts';
 import type { DocumentTables } from './document-tables.ts';
 import type { SegmentTables } from './segment-tables.ts';
 
-type Operations = Omit<SegmentTables, symbol> & Omit<DocumentTables, symbol>;
+type Operations = Omit<SegmentTables, 'forget'> & DocumentTables;
 export type Method = keyof Operations;
 export type Arguments<Name extends Method> = Parameters<Operations[Name]>;
 export type Result<Name extends Method> = ReturnType<Operations[Name]>;

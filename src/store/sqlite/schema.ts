@@ -13,13 +13,14 @@ const APPLICATION_ID = 0x41535274;
 /** Step n leads from version n to n + 1. A step that was released never changes. */
 const STEPS: readonly string[] = [
   `
-  CREATE TABLE servers (id INTEGER PRIMARY KEY, server_name TEXT NOT NULL UNIQUE);
+  -- indexed_position: see route-index.ts.
+  CREATE TABLE servers (id INTEGER PRIMARY KEY, server_name TEXT NOT NULL UNIQUE, indexed_position INTEGER NOT NULL DEFAULT 0);
   CREATE TABLE owners (id INTEGER PRIMARY KEY, server_id INTEGER NOT NULL, appservice_id TEXT NOT NULL, UNIQUE (server_id, appservice_id));
-  -- routed: pairs of owner and index of the last entry routed to it, for trim. The body stands last: reading the rest does not touch its pages.
+  -- routed: see route-index.ts. The body stands last: reading the rest does not touch its pages.
   CREATE TABLE segments (
     id INTEGER PRIMARY KEY, server_id INTEGER NOT NULL, first_position INTEGER NOT NULL, last_position INTEGER NOT NULL, time_ms INTEGER NOT NULL,
     json_bytes INTEGER NOT NULL, nonce TEXT NOT NULL, routed BLOB NOT NULL, body BLOB NOT NULL, UNIQUE (server_id, first_position));
-  -- One row per appservice in a segment's routes: found by position, measured without reading bodies. last_position: of the last entry routed.
+  -- Found by position, measured without reading bodies. last_position: of the last entry routed.
   CREATE TABLE routes (
     owner_id INTEGER NOT NULL, first_position INTEGER NOT NULL, last_position INTEGER NOT NULL, entry_count INTEGER NOT NULL, bytes INTEGER NOT NULL,
     PRIMARY KEY (owner_id, first_position)) WITHOUT ROWID;

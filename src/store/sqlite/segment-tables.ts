@@ -2,6 +2,8 @@
 import { collectRouted, decodeSegment, measureRoute } from '../segment-codec.ts';
 import type { AppendOutcome, RoutedEntry, RouteLimits, RouteMeasure, TrimOutcome, TrimRequest } from '../port.ts';
 import type { Segment } from '../segment.ts';
+import { ROUTED_FIELDS, RouteIndex, routedFrom } from './route-index.ts';
+import type { Routed } from './route-index.ts';
 import type { Row, Statements } from './statements.ts';
 import { bytesOf, integerOf } from './statements.ts';
 
@@ -13,8 +15,9 @@ export interface PostedSegment {
   readonly timeMs: number;
   readonly jsonBytes: number;
   readonly nonce: string;
-  /** `last` is the index of the last entry routed. */
-  readonly routes: readonly { readonly appserviceId: string; readonly last: number; readonly entryCount: number; readonly bytes: number }[];
+  /** In the order of `routed`, whose owners are filled in here. */
+  readonly appserviceIds: readonly string[];
+  readonly routed: Routed;
   readonly body: Uint8Array;
 }
 
@@ -26,21 +29,23 @@ export interface PostedBody {
 /** A step of trim ends after these; the caller goes on from there. They keep it near 10 ms. */
 const TRIMMED_BYTES_MAX = 32 * 1024 * 1024;
 const TRIMMED_ROUTES_MAX = 5_000;
-/** Rows that one statement inserts. */
-const INSERTED_ROWS = 32;
-const ROUTE_COLUMNS = 5;
-const INSERT_ROUTE = 'INSERT INTO routes VALUES (?, ?, ?, ?, ?)';
-const INSERT_ROUTES = INSERT_ROUTE + ', (?, ?, ?, ?, ?)'.repeat(INSERTED_ROWS - 1);
 
 export class SegmentTables {
   readonly #sql: Statements;
+  readonly #routes: RouteIndex;
 
   constructor(sql: Statements) {
     this.#sql = sql;
+    this.#routes = new RouteIndex(sql);
+  }
+
+  /** After a roll-back: what is remembered may be of writes that did not happen. */
+  forget(): void {
+    this.#routes.forget();
   }
 
   append(segment: PostedSegment): AppendOutcome {
-    const { serverName, firstPosition, lastPosition, timeMs, jsonBytes, nonce, routes, body } = segment;
+    const { serverName, firstPosition, lastPosition, timeMs, jsonBytes, nonce, appserviceIds, routed, body } = segment;
     const known = this.#sql.server(serverName);
     const stored = this.#sql.get('SELECT nonce FROM segments WHERE server_id = ? AND first_position = ?', known, firstPosition);
     if (stored !== undefined) return { kind: stored['nonce'] === nonce ? 'appended' : 'lost' };
@@ -48,19 +53,12 @@ export class SegmentTables {
     if (firstPosition <= tail) return { kind: 'lost' };
     if (firstPosition > tail + 1) throw new Error(`an append at ${firstPosition} would leave a hole after ${tail}`);
     const server = this.#sql.makeServer(serverName);
-    const routed = new Uint32Array(routes.length * 2);
-    const rows: number[] = [];
-    for (const [at, { appserviceId, last, entryCount, bytes }] of routes.entries()) {
-      const owner = this.#sql.makeOwner(server, appserviceId);
-      routed[at * 2] = owner;
-      routed[at * 2 + 1] = last;
-      rows.push(owner, firstPosition, firstPosition + last, entryCount, bytes);
-    }
+    for (const [at, id] of appserviceIds.entries()) routed[at * ROUTED_FIELDS] = this.#sql.makeOwner(server, id);
     this.#sql.run(
       'INSERT INTO segments (server_id, first_position, last_position, time_ms, json_bytes, nonce, routed, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
       server, firstPosition, lastPosition, timeMs, jsonBytes, nonce, new Uint8Array(routed.buffer), body,
     );
-    this.#insertRoutes(rows);
+    this.#routes.add(server, firstPosition, routed);
     return { kind: 'appended' };
   }
 
@@ -83,14 +81,9 @@ export class SegmentTables {
     const found: RoutedEntry[] = [];
     const server = this.#sql.server(serverName);
     const owner = this.#sql.owner(server, appserviceId);
-    const cut = this.#routeAround(owner, after);
-    const rows = this.#sql.iterate(
-      'SELECT first_position FROM routes WHERE owner_id = ? AND first_position >= ? AND first_position <= ? AND last_position > ? ORDER BY first_position',
-      owner, cut ?? after + 1, through, after,
-    );
     let bytes = 0;
-    for (const row of rows) {
-      bytes = collectRouted(this.#segment(server, serverName, integerOf(row['first_position'])), appserviceId, after, through, limits, found, bytes);
+    for (const first of this.#routes.firstPositions(server, owner, this.#routes.around(server, owner, after) ?? after + 1, through)) {
+      bytes = collectRouted(this.#segment(server, serverName, first), appserviceId, after, through, limits, found, bytes);
       if (bytes < 0) break;
     }
     return compact(found);
@@ -101,21 +94,15 @@ export class SegmentTables {
     const newest = this.#newestEndingBy(server, through);
     return [...after].map(([appserviceId, position]) => {
       const owner = this.#sql.owner(server, appserviceId);
-      const sums = this.#sql.get(
-        'SELECT TOTAL(entry_count) AS entries, TOTAL(bytes) AS bytes, MIN(first_position) AS first FROM routes WHERE owner_id = ? AND first_position > ? AND first_position <= ?',
-        owner, position, newest,
-      );
-      let entryCount = integerOf(sums?.['entries']);
-      let bytes = integerOf(sums?.['bytes']);
-      let first = entryCount === 0 ? null : integerOf(sums?.['first']);
-      const cut = this.#routeAround(owner, position);
+      let { entryCount, bytes, firstPosition } = this.#routes.sums(server, owner, position, newest);
+      const cut = this.#routes.around(server, owner, position);
       if (cut !== null && cut <= newest) {
         const measured = measureRoute(this.#segment(server, serverName, cut), appserviceId, position);
         entryCount += measured.entryCount;
         bytes += measured.bytes;
-        first = cut;
+        firstPosition = cut;
       }
-      return { appserviceId, entryCount, bytes, oldestTimeMs: first === null ? null : this.#timeMs(server, first) };
+      return { appserviceId, entryCount, bytes, oldestTimeMs: firstPosition === null ? null : this.#timeMs(server, firstPosition) };
     });
   }
 
@@ -132,35 +119,22 @@ export class SegmentTables {
     let removedRoutes = 0;
     for (const row of looked) {
       const first = integerOf(row['first_position']);
-      const routed = new Uint32Array(bytesOf(row['routed']).slice().buffer);
+      const routed = routedFrom(row['routed']);
       if (integerOf(row['last_position']) === tail || integerOf(row['time_ms']) >= request.beforeMs || isHeld(first, routed, delivered)) continue;
-      for (let at = 0; at < routed.length; at += 2) this.#sql.run('DELETE FROM routes WHERE owner_id = ? AND first_position = ?', routed[at] ?? 0, first);
+      this.#routes.remove(server, first, routed);
       this.#sql.run('DELETE FROM segments WHERE id = ?', integerOf(row['id']));
       removedSegments++;
       removedBytes += integerOf(row['json_bytes']);
-      removedRoutes += routed.length / 2;
+      removedRoutes += routed.length / ROUTED_FIELDS;
       if (removedBytes >= TRIMMED_BYTES_MAX || removedRoutes >= TRIMMED_ROUTES_MAX) return { removedSegments, nextAfter: first };
     }
     const last = looked.at(-1);
     return { removedSegments, nextAfter: looked.length < request.segmentsMax || last === undefined ? null : integerOf(last['first_position']) };
   }
 
-  #insertRoutes(rows: readonly number[]): void {
-    const step = INSERTED_ROWS * ROUTE_COLUMNS;
-    let at = 0;
-    for (; at + step <= rows.length; at += step) this.#sql.run(INSERT_ROUTES, ...rows.slice(at, at + step));
-    for (; at < rows.length; at += ROUTE_COLUMNS) this.#sql.run(INSERT_ROUTE, ...rows.slice(at, at + ROUTE_COLUMNS));
-  }
-
   #segment(server: number, serverName: string, firstPosition: number): Segment {
     const row = this.#sql.get('SELECT body FROM segments WHERE server_id = ? AND first_position = ?', server, firstPosition);
     return decodeSegment(serverName, firstPosition, bytesOf(row?.['body']));
-  }
-
-  /** First position of the segment that begins at or below `position` and has an entry for the owner above it; null if there is none. */
-  #routeAround(owner: number, position: number): number | null {
-    const row = this.#sql.get('SELECT first_position, last_position FROM routes WHERE owner_id = ? AND first_position <= ? ORDER BY first_position DESC LIMIT 1', owner, position);
-    return row !== undefined && integerOf(row['last_position']) > position ? integerOf(row['first_position']) : null;
   }
 
   /** First position of the newest segment that ends at or below `through`; 0 if there is none. */
@@ -182,8 +156,8 @@ export class SegmentTables {
   }
 }
 
-function isHeld(firstPosition: number, routed: Uint32Array, delivered: ReadonlyMap<number, number>): boolean {
-  for (let at = 0; at < routed.length; at += 2) {
+function isHeld(firstPosition: number, routed: Routed, delivered: ReadonlyMap<number, number>): boolean {
+  for (let at = 0; at < routed.length; at += ROUTED_FIELDS) {
     const position = delivered.get(routed[at] ?? 0);
     if (position !== undefined && firstPosition + (routed[at + 1] ?? 0) > position) return true;
   }

@@ -31,6 +31,7 @@ import { lastPosition } from '../segment.ts';
 import { prepareFile } from './file.ts';
 import type { Arguments, Method, Replies, Reply, Request, Result, WorkerSettings } from './protocol.ts';
 import { OPENING } from './protocol.ts';
+import { routedOf } from './route-index.ts';
 
 /** Calls that may wait for the worker, and what they may weigh together. A single call is taken whatever it weighs. */
 const WAITING_CALLS_MAX = 20_000;
@@ -111,12 +112,13 @@ class SqliteStore implements Store {
   }
 
   append(segment: Segment): Promise<AppendOutcome> {
-    const { serverName, firstPosition, timeMs, nonce, entries } = segment;
-    const routes = segment.routes.map(({ appserviceId, ranges, entryCount, bytes }) => ({ appserviceId, last: ranges.at(-1) ?? 0, entryCount, bytes }));
+    const { serverName, firstPosition, timeMs, nonce, entries, routes } = segment;
     const body = encodeSegment(segment);
     const jsonBytes = entries.reduce((sum, { json }) => sum + json.byteLength, 0);
-    const posted = { serverName, firstPosition, lastPosition: lastPosition(segment), timeMs, jsonBytes, nonce, routes, body };
-    return this.#call('append', [posted], body.byteLength + routes.length * ID_BYTES, [body.buffer]);
+    const appserviceIds = routes.map(({ appserviceId }) => appserviceId);
+    const routed = routedOf(routes);
+    const posted = { serverName, firstPosition, lastPosition: lastPosition(segment), timeMs, jsonBytes, nonce, appserviceIds, routed, body };
+    return this.#call('append', [posted], body.byteLength + routes.length * ID_BYTES, [body.buffer, routed.buffer]);
   }
 
   async readSegments(serverName: string, from: number, limits: { segmentsMax: number; bytesMax: number }): Promise<Segment[]> {

@@ -122,6 +122,7 @@ class Loop {
     } catch (error) {
       if (this.#database.isTransaction) this.#database.exec('ROLLBACK');
       this.#statements.forgetNumbers();
+      this.#segments.forget();
       throw error;
     }
   }

@@ -9,10 +9,10 @@ import { ALL_SEGMENTS, eventEntry, readable, readableEntry, segmentOf } from './
 const IDS = ['irc', 'mail', '__proto__'];
 
 const routeChoice = fc.uniqueArray(fc.nat({ max: 11 }), { maxLength: 8 }).map((indexes) => indexes.toSorted((left, right) => left - right));
-const appendStep = fc.record({ kind: fc.constant('append' as const), sizes: fc.array(fc.nat({ max: 40 }), { minLength: 1, maxLength: 12 }), routes: fc.tuple(routeChoice, routeChoice, routeChoice) });
-const readStep = fc.record({ kind: fc.constant('read' as const), id: fc.constantFrom(...IDS), after: fc.nat({ max: 80 }), length: fc.nat({ max: 60 }), entriesMax: fc.integer({ min: 1, max: 30 }), bytesMax: fc.integer({ min: 1, max: 600 }) });
-const measureStep = fc.record({ kind: fc.constant('measure' as const), after: fc.tuple(fc.nat({ max: 80 }), fc.nat({ max: 80 }), fc.nat({ max: 80 })) });
-const trimStep = fc.record({ kind: fc.constant('trim' as const), delivered: fc.tuple(fc.nat({ max: 80 }), fc.nat({ max: 80 }), fc.nat({ max: 80 })), through: fc.nat({ max: 80 }) });
+const appendStep = fc.record({ kind: fc.constant('append' as const), times: fc.integer({ min: 1, max: 8 }), sizes: fc.array(fc.nat({ max: 40 }), { minLength: 1, maxLength: 12 }), routes: fc.tuple(routeChoice, routeChoice, routeChoice) });
+const readStep = fc.record({ kind: fc.constant('read' as const), id: fc.constantFrom(...IDS), after: fc.nat({ max: 400 }), length: fc.nat({ max: 200 }), entriesMax: fc.integer({ min: 1, max: 30 }), bytesMax: fc.integer({ min: 1, max: 600 }) });
+const measureStep = fc.record({ kind: fc.constant('measure' as const), after: fc.tuple(fc.nat({ max: 400 }), fc.nat({ max: 400 }), fc.nat({ max: 400 })) });
+const trimStep = fc.record({ kind: fc.constant('trim' as const), delivered: fc.tuple(fc.nat({ max: 400 }), fc.nat({ max: 400 }), fc.nat({ max: 400 })), through: fc.nat({ max: 400 }) });
 const steps = fc.array(fc.oneof({ weight: 4, arbitrary: appendStep }, { weight: 4, arbitrary: readStep }, { weight: 1, arbitrary: measureStep }, { weight: 1, arbitrary: trimStep }), { minLength: 5, maxLength: 25 });
 
 type Step = typeof steps extends fc.Arbitrary<(infer One)[]> ? One : never;
@@ -36,8 +36,10 @@ function segmentFrom(serverName: string, tail: number, { sizes, routes }: Append
 
 async function perform(step: Step, serverName: string, store: Store, model: MemoryLog): Promise<void> {
   if (step.kind === 'append') {
-    const segment = segmentFrom(serverName, model.tail, step);
-    assert.deepEqual(await store.append(segment), await model.append(segment));
+    for (let time = 0; time < step.times; time++) {
+      const segment = segmentFrom(serverName, model.tail, step);
+      assert.deepEqual(await store.append(segment), await model.append(segment));
+    }
   } else if (step.kind === 'read') {
     const read = async (log: Store | MemoryLog): Promise<unknown[]> => (await log.readRoute(serverName, step.id, step.after, step.after + step.length, step)).map(readableEntry);
     assert.deepEqual(await read(store), await read(model));
