@@ -124,12 +124,8 @@ export class Roster {
   async #run(): Promise<void> {
     const { clock, logger, serverName } = this.#context;
     const { signal } = this.#stop;
-    while (!signal.aborted) {
-      if (!this.#mustTurn) {
-        this.#sleeping = new AbortController();
-        await clock.sleep(this.#options.pollIntervalMs, this.#sleeping.signal);
-        this.#sleeping = null;
-      }
+    for (;;) {
+      if (!this.#mustTurn) await this.#sleep();
       if (signal.aborted) return;
       // A wake is a hint: whatever became of it, nothing waits longer than this.
       for (const sender of this.#senders.values()) sender.wake();
@@ -145,6 +141,14 @@ export class Roster {
         await clock.sleep(this.#options.pollIntervalMs, signal);
       }
     }
+  }
+
+  /** Until the next look, or until somebody asks for one. */
+  async #sleep(): Promise<void> {
+    if (this.#stop.signal.aborted) return;
+    this.#sleeping = new AbortController();
+    await this.#context.clock.sleep(this.#options.pollIntervalMs, this.#sleeping.signal);
+    this.#sleeping = null;
   }
 
   async #turn(): Promise<void> {

@@ -163,13 +163,13 @@ test('statuses come in order of the ids, page by page, removed ones left out', a
 
 test('a command is refused within a second while the store hangs, and takes effect later at most once', async () => {
   const { world, process } = await worldOf('a');
-  const { promise, resolve } = Promise.withResolvers<void>();
+  const { promise, resolve } = Promise.withResolvers<undefined>();
   process.connection.frozenUntil = promise;
   const pausing = assert.rejects(process.delivery.setPaused('a', true), (error) => error instanceof StoreError && error.kind === 'unavailable');
   await world.advance(1_000);
   await pausing;
   process.connection.frozenUntil = null;
-  resolve();
+  resolve(undefined);
   await world.quiet();
   assert.equal(world.state('a').paused, true);
   world.routeMany(['a'], 1);

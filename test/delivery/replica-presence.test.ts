@@ -53,13 +53,13 @@ test('I5 an answer that took longer than the time to live gives no presence', as
   const { clock, make } = world();
   const { connection, presence } = make();
   await presence.start();
-  const { promise, resolve } = Promise.withResolvers<void>();
+  const { promise, resolve } = Promise.withResolvers<undefined>();
   await clock.advance(999);
   connection.frozenUntil = promise;
   await clock.advance(6_000);
   connection.frozenUntil = null;
   connection.fault = (operation) => (operation === 'heartbeat' ? 'none' : 'not_done');
-  resolve();
+  resolve(undefined);
   await clock.advance(0);
   assert.equal(presence.isPresent(), false);
   await clock.advance(1_000);

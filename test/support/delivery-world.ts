@@ -173,13 +173,13 @@ export class DeliveryWorld {
 
   /** As SIGSTOP; the answer is SIGCONT. */
   freeze(process: RouterProcess): () => void {
-    const { promise, resolve } = Promise.withResolvers<void>();
+    const { promise, resolve } = Promise.withResolvers<undefined>();
     process.connection.frozenUntil = promise;
     process.clock.frozenUntil = promise;
     return () => {
       process.connection.frozenUntil = null;
       process.clock.frozenUntil = null;
-      resolve();
+      resolve(undefined);
       for (const tell of process.missed.splice(0)) tell();
     };
   }
