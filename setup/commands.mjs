@@ -12,7 +12,7 @@ const router = ['--disable-warning=ExperimentalWarning', sourceFile('src', 'main
 const commands = {
   start: (args) => [...router, ...(args.length === 0 ? ['serve'] : args)],
   register: (args) => [...router, 'register', ...args],
-  demo: (args) => [...router, 'demo', ...args],
+  demo: (args) => ['--disable-warning=ExperimentalWarning', sourceFile('examples', 'demo', 'main.ts'), ...args],
   test: (args) => [sourceFile('test', 'support', 'run-tests.ts'), ...args],
   bench: (args) => ['--disable-warning=ExperimentalWarning', sourceFile('bench', 'bench.ts'), ...args],
   lint: (args) => [packageFile('eslint', 'bin', 'eslint.js'), ...(args.length === 0 ? ['.'] : args)],
