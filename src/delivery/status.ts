@@ -17,6 +17,7 @@ export interface AppserviceStatus {
     readonly txnId: string;
     readonly eventCount: number;
     readonly attemptCount: number;
+    /** 0 unless it waits for it. */
     readonly nextAttemptTimeMs: number;
   } | null;
   /** Why nothing is sent although something waits, when that is by somebody's word. */
@@ -62,7 +63,7 @@ export function statusOf({ stored, inForce, backlog, visibleState, trouble }: St
             txnId: transaction.txnId,
             eventCount: transaction.entryCount,
             attemptCount: transaction.attemptCount,
-            nextAttemptTimeMs: transaction.nextAttemptTimeMs,
+            nextAttemptTimeMs: visibleState === 'retrying' ? transaction.nextAttemptTimeMs : 0,
           },
     heldBy: waits ? heldBy(stored, inForce) : null,
     quarantinedEntries: stored.quarantinedEntries,

@@ -61,6 +61,7 @@ export function completed(txnId: string, next: Cut | null, nowMs: number): State
   return onTransaction(txnId, (state, transaction) => {
     const done = {
       ...passed(state, transaction),
+      lastFailure: null,
       attempts: state.attempts + 1,
       deliveredEntries: state.deliveredEntries + transaction.entryCount,
       deliveredTransactions: state.deliveredTransactions + 1,

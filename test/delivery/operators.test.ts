@@ -136,6 +136,20 @@ test('the status tells transaction, attempts, next attempt and last error while 
   });
 });
 
+test('the last error goes with the next delivery, and the next attempt has a time only while it is waited for', async () => {
+  const { world, process } = await worldOf('a');
+  const held = later();
+  world.answer = (_, { txnId }) => (world.pushes.length === 1 ? DOWN : txnId === world.pushes[0]?.txnId ? OK : held.answer);
+  world.routeMany(['a'], 150);
+  await world.quiet();
+  await process.delivery.retryNow('a');
+  await world.quiet();
+  const { state, transaction, lastError } = await process.delivery.status('a');
+  assert.deepEqual([state, transaction?.eventCount, transaction?.nextAttemptTimeMs, lastError], ['delivering', 50, 0, null]);
+  held.give(OK);
+  await world.quiet();
+});
+
 test('the backlog is counted through deliveries, a restart and arrivals', async () => {
   const { world, process } = await worldOf('a', 'b');
   world.answer = () => DOWN;
