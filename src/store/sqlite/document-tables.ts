@@ -20,16 +20,16 @@ export class DocumentTables {
   loadFold(serverName: string): Fold {
     const server = this.#sql.server(serverName);
     const stored = this.#sql.get('SELECT checkpoint FROM checkpoints WHERE server_id = ?', server);
-    const checkpoint = stored === undefined ? { position: 0, streamPositions: {}, registrationsVersion: 0 } : parsed<Checkpoint>(stored['checkpoint']);
+    const checkpoint = stored === undefined ? { position: 0, streamPositions: {}, registrationsVersion: 0 } : (parsed(stored['checkpoint']) as Checkpoint);
     const registrations = this.#sql.all('SELECT registration FROM registrations WHERE server_id = ? ORDER BY appservice_id', server);
-    return { checkpoint, registrations: registrations.map((row) => parsed<PositionedRegistration>(row['registration'])) };
+    return { checkpoint, registrations: registrations.map((row) => parsed(row['registration']) as PositionedRegistration) };
   }
 
   loadRooms(serverName: string, roomIds: readonly string[]): StoredRoom[] {
     const server = this.#sql.server(serverName);
     return roomIds.flatMap((roomId) => {
       const row = this.#sql.get('SELECT room FROM rooms WHERE server_id = ? AND room_id = ?', server, roomId);
-      return row === undefined ? [] : [parsed<StoredRoom>(row['room'])];
+      return row === undefined ? [] : [parsed(row['room']) as StoredRoom];
     });
   }
 
@@ -56,7 +56,7 @@ export class DocumentTables {
 
   loadStates(serverName: string): AppserviceState[] {
     const rows = this.#sql.all('SELECT state FROM appservice_states WHERE server_id = ? ORDER BY appservice_id', this.#sql.server(serverName));
-    return rows.map((row) => parsed<AppserviceState>(row['state']));
+    return rows.map((row) => parsed(row['state']) as AppserviceState);
   }
 
   writeStates(states: readonly AppserviceState[]): StateWriteOutcome[] {
@@ -93,7 +93,7 @@ export class DocumentTables {
        WHERE server_id = ? AND appservice_id = ? AND (digits, txn_id) > (?, ?) ORDER BY digits, txn_id LIMIT ?`,
       this.#sql.server(serverName), appserviceId, after.length, after, limit,
     );
-    return rows.map((row) => ({ ...parsed<Omit<QuarantinedTransaction, 'body'>>(row['facts']), body: bytesOf(row['body']) }));
+    return rows.map((row) => ({ ...(parsed(row['facts']) as Omit<QuarantinedTransaction, 'body'>), body: bytesOf(row['body']) }));
   }
 }
 

@@ -75,7 +75,7 @@ export async function openSqliteStore(options: SqliteOptions): Promise<Store> {
 }
 
 class SqliteStore implements Store {
-  readonly opened: Promise<void>;
+  readonly opened: Promise<'opened'>;
   readonly #worker: Worker;
   readonly #clock: Pick<Clock, 'nowMs'>;
   readonly #waitingBytesMax: number;
@@ -89,11 +89,11 @@ class SqliteStore implements Store {
     this.#worker = worker;
     this.#clock = clock;
     this.#waitingBytesMax = waitingBytesMax;
-    const opening = Promise.withResolvers<void>();
+    const opening = Promise.withResolvers<'opened'>();
     this.opened = opening.promise;
     worker.on('message', (replies: Replies) => {
       for (const reply of replies) {
-        if (reply.kind === 'opened') opening.resolve();
+        if (reply.kind === 'opened') opening.resolve(reply.kind);
         else if (reply.kind === 'failed' && reply.id === OPENING) opening.reject(errorOf(reply));
         else this.#settle(reply);
       }

@@ -57,7 +57,7 @@ export class Statements {
   /** The number of the homeserver's appservice as the owner of routes; one that none has if it is unknown. */
   owner(server: number, appserviceId: string): number {
     let owners = this.#owners.get(server);
-    if (owners === undefined) this.#owners.set(server, (owners = new Map()));
+    if (owners === undefined) this.#owners.set(server, (owners = new Map<string, number>()));
     const known = owners.get(appserviceId);
     if (known !== undefined) return known;
     const id = this.get('SELECT id FROM owners WHERE server_id = ? AND appservice_id = ?', server, appserviceId)?.['id'];
@@ -103,9 +103,9 @@ export function bytesOf(value: unknown): Uint8Array<ArrayBuffer> {
 }
 
 /** What this adapter wrote as JSON itself. */
-export function parsed<Value>(text: unknown): Value {
+export function parsed(text: unknown): unknown {
   try {
-    return JSON.parse(textOf(text)) as Value;
+    return JSON.parse(textOf(text));
   } catch (error) {
     throw error instanceof StoreError ? error : new StoreError('unreadable', 'a stored document is damaged. Restore a backup', { cause: error });
   }

@@ -163,8 +163,7 @@ function buffersOf(replies: readonly Reply[]): ArrayBuffer[] {
 if (parentPort !== null) {
   const port = parentPort;
   try {
-    const settings: WorkerSettings = workerData;
-    const loop = new Loop(open(settings), port);
+    const loop = new Loop(open(workerData as WorkerSettings), port);
     port.on('message', (message: Message) => {
       loop.run(message);
     });
