@@ -41,6 +41,8 @@ export const METHOD_ROLES: Readonly<Record<string, readonly Role[]>> = {
   [`${ADMIN}/WatchEvents`]: READERS,
 };
 
+const RULES: ReadonlyMap<string, readonly Role[]> = new Map(Object.entries(METHOD_ROLES));
+
 /** Headers whose credential is remembered. */
 const REMEMBERED_MAX = 1000;
 
@@ -64,7 +66,7 @@ export class Authenticator {
     if (caller === undefined) {
       throw new RpcStatus({ code: Code.unauthenticated, reason: 'CREDENTIAL_UNKNOWN', message: 'No credential of this router has the token that was sent. See ROUTER_CREDENTIALS.' });
     }
-    if (METHOD_ROLES[method]?.includes(caller.role) === true) return caller;
+    if (RULES.get(method)?.includes(caller.role) === true) return caller;
     const message = `The credential "${caller.name}" has the role ${caller.role}, which may not call ${method}.`;
     throw new RpcStatus({ code: Code.permissionDenied, reason: 'ROLE_FORBIDDEN', message, metadata: { role: caller.role } });
   }

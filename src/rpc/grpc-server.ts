@@ -205,6 +205,8 @@ class Door {
         if (call.cancelled) break;
         if (!call.write(create(method.output, answer))) await writable(call);
       }
+      // The requests of a call that is reset end just before it is marked as cancelled.
+      if (!call.cancelled) await clock.pause();
       meter.observe(name, call.cancelled ? Code.cancelled : 0, clock.monotonicMs() - beganMs);
       call.end();
     } catch (error) {

@@ -10,7 +10,7 @@ import { ConnectError } from '@connectrpc/connect';
 import { compressionGzip, connectNodeAdapter } from '@connectrpc/connect-node';
 import { createServer as createHttpServer } from 'node:http';
 import type { Server as HttpServer1 } from 'node:http';
-import { createServer as createHttp2Server } from 'node:http2';
+import { constants as http2Constants, createServer as createHttp2Server } from 'node:http2';
 import type { Http2Server, ServerHttp2Session } from 'node:http2';
 import type { Socket } from 'node:net';
 import { AppserviceAdmin } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
@@ -36,17 +36,30 @@ export interface HttpServerOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly meter: RpcMeter;
+  /** HTTP_TIME_LIMITS if absent. */
+  readonly timeLimits?: HttpTimeLimits;
 }
+
+/** All in milliseconds. */
+export interface HttpTimeLimits {
+  /** From the first byte of a request to the end of its headers. */
+  readonly headersMs: number;
+  /** From the first byte of a request to the end of its body. */
+  readonly requestMs: number;
+  /** How long a connection without a request stays open. */
+  readonly keepAliveMs: number;
+  /** From the connection to its first byte. */
+  readonly firstBytesMs: number;
+  /** How often the limits of a request are looked at; they are met that much late. */
+  readonly checkMs: number;
+}
+
+export const HTTP_TIME_LIMITS: HttpTimeLimits = { headersMs: 10_000, requestMs: 60_000, keepAliveMs: 65_000, firstBytesMs: 10_000, checkMs: 5_000 };
 
 /** JSON carries bytes as base64, a third larger. */
 const MESSAGE_BYTES_MAX = Math.ceil((REQUEST_BYTES_MAX * 4) / 3) + 64 * 1024;
 const CONNECTIONS_MAX = 1000;
 const HEADER_BYTES_MAX = 16 * 1024;
-const HEADERS_TIMEOUT_MS = 10_000;
-const REQUEST_TIMEOUT_MS = 60_000;
-const KEEPALIVE_TIMEOUT_MS = 65_000;
-const CONNECTIONS_CHECK_MS = 5_000;
-const FIRST_BYTES_TIMEOUT_MS = 10_000;
 const STREAMS_PER_CONNECTION_MAX = 200;
 /** The one request that may stay silent for long. */
 const STREAM_EVENTS_PATH = `/${AppserviceRouter.typeName}/${AppserviceRouter.method.streamEvents.name}`;
@@ -63,22 +76,31 @@ export class HttpServer implements AsyncDisposable {
   readonly #http1: HttpServer1;
   readonly #sessions: ReadonlySet<ServerHttp2Session>;
   readonly #sockets: ReadonlySet<Socket>;
+  /** Those of which no byte has come yet. */
+  readonly #silent: ReadonlySet<Socket>;
   readonly #streams: AbortController;
 
-  private constructor(address: string, http1: HttpServer1, sessions: ReadonlySet<ServerHttp2Session>, sockets: ReadonlySet<Socket>, streams: AbortController) {
+  private constructor(
+    address: string,
+    http1: HttpServer1,
+    connections: { readonly sessions: ReadonlySet<ServerHttp2Session>; readonly sockets: ReadonlySet<Socket>; readonly silent: ReadonlySet<Socket> },
+    streams: AbortController,
+  ) {
     this.address = address;
     this.#http1 = http1;
-    this.#sessions = sessions;
-    this.#sockets = sockets;
+    this.#sessions = connections.sessions;
+    this.#sockets = connections.sockets;
+    this.#silent = connections.silent;
     this.#streams = streams;
   }
 
   /** Rejects with an Error whose message says what to do if the address cannot be listened on. */
   static async start(options: HttpServerOptions): Promise<HttpServer> {
     const streams = new AbortController();
-    const handle = limited(handlerOf(options, streams.signal), () => http1, streams.signal);
+    const { headersMs, requestMs, keepAliveMs, firstBytesMs, checkMs } = options.timeLimits ?? HTTP_TIME_LIMITS;
+    const handle = limited(handlerOf(options, streams.signal), () => http1, requestMs, streams.signal);
     const http1: HttpServer1 = createHttpServer(
-      { maxHeaderSize: HEADER_BYTES_MAX, headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS, keepAliveTimeout: KEEPALIVE_TIMEOUT_MS, connectionsCheckingInterval: CONNECTIONS_CHECK_MS },
+      { maxHeaderSize: HEADER_BYTES_MAX, headersTimeout: headersMs, requestTimeout: requestMs, keepAliveTimeout: keepAliveMs, connectionsCheckingInterval: checkMs },
       handle,
     );
     const http2 = createHttp2Server({ settings: { maxConcurrentStreams: STREAMS_PER_CONNECTION_MAX, maxHeaderListSize: HEADER_BYTES_MAX } }, handle);
@@ -86,19 +108,26 @@ export class HttpServer implements AsyncDisposable {
     http2.on('session', (session: ServerHttp2Session) => {
       sessions.add(session);
       session.on('close', () => sessions.delete(session));
-      endWhenIdle(session);
+      endWhenIdle(session, keepAliveMs);
+      if (streams.signal.aborted) session.close();
     });
     const sockets = new Set<Socket>();
+    const silent = new Set<Socket>();
     const serveHttp1 = http1.listeners('connection');
     http1.removeAllListeners('connection');
     http1.on('connection', (socket: Socket) => {
       sockets.add(socket);
-      socket.on('close', () => sockets.delete(socket));
-      sniff(socket, () => serveHttp1.forEach((serve) => void Reflect.apply(serve, http1, [socket])), http2);
+      silent.add(socket);
+      socket.once('data', () => silent.delete(socket));
+      socket.on('close', () => {
+        sockets.delete(socket);
+        silent.delete(socket);
+      });
+      sniff(socket, firstBytesMs, () => serveHttp1.forEach((serve) => void Reflect.apply(serve, http1, [socket])), http2);
     });
     http1.maxConnections = CONNECTIONS_MAX;
     const port = await listen(http1, options.listen);
-    return new HttpServer(`${hostOf(options.listen)}:${port}`, http1, sessions, sockets, streams);
+    return new HttpServer(`${hostOf(options.listen)}:${port}`, http1, { sessions, sockets, silent }, streams);
   }
 
   /** Takes no more connections, ends the streams as UNAVAILABLE after what was read is answered, and resolves when all calls have ended. */
@@ -106,6 +135,7 @@ export class HttpServer implements AsyncDisposable {
     this.#streams.abort();
     const closed = new Promise<void>((resolve) => this.#http1.close(() => resolve()));
     for (const session of this.#sessions) session.close();
+    for (const socket of this.#silent) socket.destroy();
     await closed;
   }
 
@@ -141,9 +171,9 @@ function listen(server: HttpServer1, address: string): Promise<number> {
 }
 
 /** Hands the connection to HTTP/1.1 or HTTP/2 by its first bytes. */
-function sniff(socket: Socket, serveHttp1: () => void, http2: Http2Server): void {
+function sniff(socket: Socket, firstBytesMs: number, serveHttp1: () => void, http2: Http2Server): void {
   socket.on('error', () => socket.destroy());
-  socket.setTimeout(FIRST_BYTES_TIMEOUT_MS, () => socket.destroy());
+  socket.setTimeout(firstBytesMs, () => socket.destroy());
   socket.once('data', (bytes: Buffer) => {
     socket.pause();
     socket.setTimeout(0);
@@ -160,7 +190,7 @@ function sniff(socket: Socket, serveHttp1: () => void, http2: Http2Server): void
 }
 
 /** Closes a connection with HTTP/2 on which nothing moves and no call is open. */
-function endWhenIdle(session: ServerHttp2Session): void {
+function endWhenIdle(session: ServerHttp2Session, idleMs: number): void {
   let openStreams = 0;
   session.on('stream', (stream) => {
     openStreams += 1;
@@ -168,21 +198,22 @@ function endWhenIdle(session: ServerHttp2Session): void {
       openStreams -= 1;
     });
   });
-  session.setTimeout(KEEPALIVE_TIMEOUT_MS, () => {
+  session.setTimeout(idleMs, () => {
     if (openStreams === 0) session.destroy();
   });
 }
 
 /** Ends what is left of a connection while draining, and HTTP/2 requests whose body stops coming. */
-function limited(handle: Handler, http1: () => HttpServer1, draining: AbortSignal): Handler {
+function limited(handle: Handler, http1: () => HttpServer1, requestMs: number, draining: AbortSignal): Handler {
   return (request, response) => {
-    if (request.httpVersionMajor === 1) {
+    if (!('stream' in request)) {
       response.once('close', () => {
         if (draining.aborted) http1().closeIdleConnections();
       });
     } else if (request.url !== STREAM_EVENTS_PATH) {
-      request.setTimeout(REQUEST_TIMEOUT_MS, () => {
-        if (!request.complete) request.destroy();
+      const { stream } = request;
+      stream.setTimeout(requestMs, () => {
+        if (!stream.readableEnded) stream.close(http2Constants.NGHTTP2_CANCEL);
       });
     }
     handle(request, response);
