@@ -1,27 +1,30 @@
 /** What `npm run bench -- …` is told. */
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { BenchOptions, StoreKind } from './bench.ts';
 import { STORES } from './bench.ts';
 
-export const USAGE = `npm run bench [-- --scenario 1,3 --store sqlite,mongodb --seconds N --rounds N --json FILE --profile FOLDER]
+export const USAGE = `npm run bench [-- --scenario 1,3 --store sqlite,mongodb --seconds N --rounds N --json FILE --folder FOLDER
+                 --profile FOLDER]
 
   --scenario  which of 1 to 6; all if left out
   --store     on which stores; both if left out
   --seconds   length of one measurement, 1 to 60; 5 if left out
   --rounds    measurements of each side in turn, 1 to 9; the median counts; 3 if left out
   --json      where the results go beside the table; .cache/bench.json if left out
+  --folder    where the stores keep their files, for the measure of another disk; .cache if left out
   --profile   makes CPU profiles of the router in scenarios 1, 2 and 4, in rounds of their own`;
 
 const SCENARIOS = [1, 2, 3, 4, 5, 6];
 const SECONDS_MAX = 60;
 const ROUNDS_MAX = 9;
 
-/** The options, or what is wrong with the arguments. */
-export function optionsFrom(args: readonly string[], jsonFileDefault: string): BenchOptions | string {
-  let values: Partial<Record<'scenario' | 'store' | 'seconds' | 'rounds' | 'json' | 'profile', string>>;
+/** The options, or what is wrong with the arguments. Files go to `folderDefault` unless they say otherwise. */
+export function optionsFrom(args: readonly string[], folderDefault: string): BenchOptions | string {
+  let values: Partial<Record<'scenario' | 'store' | 'seconds' | 'rounds' | 'json' | 'folder' | 'profile', string>>;
   try {
     const option = { type: 'string' } as const;
-    ({ values } = parseArgs({ args: [...args], options: { scenario: option, store: option, seconds: option, rounds: option, json: option, profile: option } }));
+    ({ values } = parseArgs({ args: [...args], options: { scenario: option, store: option, seconds: option, rounds: option, json: option, folder: option, profile: option } }));
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }
@@ -33,5 +36,5 @@ export function optionsFrom(args: readonly string[], jsonFileDefault: string): B
   const rounds = Number(values.rounds ?? 3);
   if (!(seconds >= 1 && seconds <= SECONDS_MAX)) return `--seconds takes a number from 1 to ${SECONDS_MAX}`;
   if (!(Number.isInteger(rounds) && rounds >= 1 && rounds <= ROUNDS_MAX)) return `--rounds takes a whole number from 1 to ${ROUNDS_MAX}`;
-  return { scenarios, stores, seconds, rounds, jsonFile: values.json ?? jsonFileDefault, profileFolder: values.profile ?? null };
+  return { scenarios, stores, seconds, rounds, jsonFile: values.json ?? join(folderDefault, 'bench.json'), folder: values.folder ?? folderDefault, profileFolder: values.profile ?? null };
 }

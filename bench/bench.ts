@@ -12,6 +12,8 @@ export interface BenchOptions {
   /** Measurements of each side; the median counts. */
   readonly rounds: number;
   readonly jsonFile: string;
+  /** Stores and messages go into a folder of their own in here. */
+  readonly folder: string;
   /** Where profiles of the router go; null = none are made. */
   readonly profileFolder: string | null;
 }

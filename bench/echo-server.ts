@@ -1,13 +1,12 @@
 /**
- * The baseline: a bare grpc-js server that decodes the same messages and answers at once. Nothing is done with them. It has
- * the router's receive windows, without which it is slower. Prints {"address": "host:port"}.
+ * The baseline: a bare grpc-js server that decodes the same messages and answers at once. Nothing is done with them.
+ * Prints {"address": "host:port"}.
  */
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { MessageShape } from '@bufbuild/protobuf';
 import type { sendUnaryData, ServerDuplexStream, ServerUnaryCall } from '@grpc/grpc-js';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { SubmitEventsRequestSchema, SubmitEventsResponseSchema } from '../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
-import { enlargeReceiveWindows } from '../src/rpc/flow-control.ts';
 
 type Request = MessageShape<typeof SubmitEventsRequestSchema>;
 type Answer = MessageShape<typeof SubmitEventsResponseSchema>;
@@ -40,7 +39,6 @@ server.addService(
     },
   },
 );
-enlargeReceiveWindows(server);
 server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, port) => {
   if (error !== null) throw error;
   console.log(JSON.stringify({ address: `127.0.0.1:${port}` }));

@@ -28,17 +28,16 @@ const SCENARIO_TIMEOUT_MS = 10 * 60_000;
 const MONGODB_MISSING = 'no mongod could be had; set ROUTER_TEST_MONGODB_URI or install one';
 
 async function main(): Promise<number> {
-  const options = optionsFrom(process.argv.slice(2), join(cacheFolder, 'bench.json'));
+  const options = optionsFrom(process.argv.slice(2), cacheFolder);
   if (typeof options === 'string') {
     console.error(`${options}\n\n${USAGE}`);
     return 2;
   }
   const interrupted = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => interrupted.abort(new Error('interrupted')));
-  mkdirSync(cacheFolder, { recursive: true });
-  mkdirSync(dirname(resolve(options.jsonFile)), { recursive: true });
-  if (options.profileFolder !== null) mkdirSync(options.profileFolder, { recursive: true });
-  const folder = mkdtempSync(join(cacheFolder, 'bench-'));
+  const { profileFolder } = options;
+  for (const path of [options.folder, dirname(options.jsonFile), ...(profileFolder === null ? [] : [profileFolder])]) mkdirSync(path, { recursive: true });
+  const folder = mkdtempSync(join(resolve(options.folder), 'bench-'));
   try {
     return await run(options, folder, interrupted.signal);
   } finally {

@@ -14,6 +14,8 @@ interface Profile {
 
 const LINES = 15;
 const IDLE = '(idle)';
+/** What the profiler itself takes while it begins and ends. */
+const PROFILER = 'node:inspector';
 
 /** The functions with the most time of their own, and the same by package. */
 export function hottest(file: string): string {
@@ -26,7 +28,7 @@ export function hottest(file: string): string {
   for (const [at, id] of samples.entries()) {
     const node = byId.get(id);
     const us = timeDeltas[at] ?? 0;
-    if (node === undefined) continue;
+    if (node === undefined || node.callFrame.url === PROFILER) continue;
     wholeUs += us;
     if (node.callFrame.functionName === IDLE) idleUs += us;
     else {

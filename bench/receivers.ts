@@ -23,6 +23,8 @@ export async function startReceivers(processes: Processes, delayMs: number, mode
     process: running,
     url: (at) => `${base}/${at}`,
     stats: async () => (await get('/stats')) as ReceiverStats,
-    setDown: async (down) => void (await get(down ? '/down' : '/up')),
+    setDown: async (down) => {
+      await get(down ? '/down' : '/up');
+    },
   };
 }

@@ -71,7 +71,7 @@ async function change(bench: Bench, store: BenchStore): Promise<Row[]> {
   const appliedMs: number[] = [];
   const blockedMs: number[] = [];
   for (let turn = 0; turn < CHANGES; turn++) {
-    // One namespace more or less than before.
+    // A few namespaces more or less than before.
     const registration = registrationOf(turn, world.receivers.url(turn), owned + (turn % 2 === 0 ? 3 : -3));
     await router.probe({ probe: 'loop', on: true });
     const startedMs = performance.now();
