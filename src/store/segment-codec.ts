@@ -1,36 +1,99 @@
 /**
  * A segment as the adapters keep it: one opaque run of bytes beside the fields they index.
  *
- *   u8 version | u32 bytes of facts | facts (JSON) | u32 entry count | per entry: u8 kind, u32 bytes | JSON of all entries
+ *   u8 version | u32 bytes of facts | u32 number of route numbers | u32 number of entries
+ *   facts: JSON, with the ids of the appservices in the order of the routes
+ *   route numbers, u32: per route, number of ends of its ranges, entry count, bytes, the ends of its ranges
+ *   per entry: u8 kind, u32 bytes
+ *   the JSON of all entries, one after the other
  *
- * Decoding gives views of the given bytes. Anything that does not decode is a StoreError of kind `unreadable`.
+ * Numbers are big-endian. Decoding gives views of the given bytes. Anything that does not decode, to the last byte, is a
+ * StoreError of kind `unreadable`.
  */
 import { StoreError } from './errors.ts';
 import type { RoutedEntry, RouteLimits } from './port.ts';
-import type { Entry, EntryKind, Segment } from './segment.ts';
+import type { Entry, EntryKind, Route, Segment } from './segment.ts';
 
 const VERSION = 1;
+const HEAD_BYTES = 13;
+const NUMBER_BYTES = 4;
 const ENTRY_HEAD_BYTES = 5;
+const ROUTE_NUMBERS = 3;
 /** The order is part of the format; append only. */
 const KINDS: readonly EntryKind[] = ['event', 'ephemeral', 'to_device', 'device_list', 'mark'];
 
-type SegmentFacts = Pick<Segment, 'routes' | 'roomDeltas' | 'streamPositions' | 'registrationChanges' | 'registrationsVersion' | 'nonce' | 'timeMs'>;
+interface Facts extends Pick<Segment, 'roomDeltas' | 'streamPositions' | 'registrationChanges' | 'registrationsVersion' | 'nonce' | 'timeMs'> {
+  readonly appserviceIds: readonly string[];
+}
 
 /** The bytes stand in a buffer of their own, which may be handed over whole. */
 export function encodeSegment(segment: Segment): Uint8Array<ArrayBuffer> {
   const { routes, roomDeltas, streamPositions, registrationChanges, registrationsVersion, nonce, timeMs, entries } = segment;
-  const facts: SegmentFacts = { routes, roomDeltas, streamPositions, registrationChanges, registrationsVersion, nonce, timeMs };
+  const facts: Facts = { appserviceIds: routes.map(({ appserviceId }) => appserviceId), roomDeltas, streamPositions, registrationChanges, registrationsVersion, nonce, timeMs };
   const text = Buffer.from(JSON.stringify(facts));
+  const numberCount = routes.reduce((sum, { ranges }) => sum + ROUTE_NUMBERS + ranges.length, 0);
   const jsonBytes = entries.reduce((sum, { json }) => sum + json.byteLength, 0);
-  const bytes = new Uint8Array(9 + text.byteLength + entries.length * ENTRY_HEAD_BYTES + jsonBytes);
+  const bytes = new Uint8Array(HEAD_BYTES + text.byteLength + numberCount * NUMBER_BYTES + entries.length * ENTRY_HEAD_BYTES + jsonBytes);
   const view = new DataView(bytes.buffer);
   view.setUint8(0, VERSION);
   view.setUint32(1, text.byteLength);
-  bytes.set(text, 5);
-  let head = 5 + text.byteLength;
-  view.setUint32(head, entries.length);
-  head += 4;
-  let at = head + entries.length * ENTRY_HEAD_BYTES;
+  view.setUint32(5, numberCount);
+  view.setUint32(9, entries.length);
+  bytes.set(text, HEAD_BYTES);
+  encodeEntries(entries, bytes, view, encodeRoutes(routes, view, HEAD_BYTES + text.byteLength));
+  return bytes;
+}
+
+/** `bytes` is not copied: the entries are views of it. */
+export function decodeSegment(serverName: string, firstPosition: number, bytes: Uint8Array): Segment {
+  try {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    if (view.getUint8(0) !== VERSION) throw new Error(`version ${view.getUint8(0)} is not known`);
+    const entriesAt = HEAD_BYTES + view.getUint32(1) + view.getUint32(5) * NUMBER_BYTES;
+    if (entriesAt > bytes.byteLength) throw new Error('it is cut short');
+    const text = Buffer.from(bytes.buffer, bytes.byteOffset + HEAD_BYTES, view.getUint32(1)).toString();
+    const { appserviceIds, ...facts } = JSON.parse(text) as Facts;
+    const routes = decodeRoutes(appserviceIds, view, HEAD_BYTES + view.getUint32(1), entriesAt);
+    return { serverName, firstPosition, entries: decodeEntries(view, bytes, entriesAt), routes, ...facts };
+  } catch (error) {
+    throw new StoreError('unreadable', `the segment at log position ${firstPosition} cannot be read`, { cause: error });
+  }
+}
+
+/** Returns where they end. */
+function encodeRoutes(routes: readonly Route[], view: DataView, start: number): number {
+  let at = start;
+  const put = (value: number): void => {
+    view.setUint32(at, value);
+    at += NUMBER_BYTES;
+  };
+  for (const { ranges, entryCount, bytes } of routes) {
+    put(ranges.length);
+    put(entryCount);
+    put(bytes);
+    for (const end of ranges) put(end);
+  }
+  return at;
+}
+
+function decodeRoutes(appserviceIds: readonly string[], view: DataView, start: number, end: number): Route[] {
+  let at = start;
+  const routes = appserviceIds.map((appserviceId) => {
+    const rangesEnd = at + (ROUTE_NUMBERS + view.getUint32(at)) * NUMBER_BYTES;
+    if (rangesEnd > end) throw new Error('a route is damaged');
+    const ranges: number[] = [];
+    for (let from = at + ROUTE_NUMBERS * NUMBER_BYTES; from < rangesEnd; from += NUMBER_BYTES) ranges.push(view.getUint32(from));
+    const route = { appserviceId, ranges, entryCount: view.getUint32(at + NUMBER_BYTES), bytes: view.getUint32(at + 2 * NUMBER_BYTES) };
+    at = rangesEnd;
+    return route;
+  });
+  if (at !== end) throw new Error('the routes are damaged');
+  return routes;
+}
+
+function encodeEntries(entries: readonly Entry[], bytes: Uint8Array, view: DataView, start: number): void {
+  let head = start;
+  let at = start + entries.length * ENTRY_HEAD_BYTES;
   for (const { kind, json } of entries) {
     view.setUint8(head, KINDS.indexOf(kind));
     view.setUint32(head + 1, json.byteLength);
@@ -38,25 +101,12 @@ export function encodeSegment(segment: Segment): Uint8Array<ArrayBuffer> {
     bytes.set(json, at);
     at += json.byteLength;
   }
-  return bytes;
-}
-
-export function decodeSegment(serverName: string, firstPosition: number, bytes: Uint8Array): Segment {
-  try {
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    if (view.getUint8(0) !== VERSION) throw new Error(`version ${view.getUint8(0)} is not known`);
-    const factsBytes = view.getUint32(1);
-    const facts = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset + 5, factsBytes).toString()) as SegmentFacts;
-    return { serverName, firstPosition, entries: decodeEntries(view, bytes, 5 + factsBytes), ...facts };
-  } catch (error) {
-    throw new StoreError('unreadable', `the segment at log position ${firstPosition} cannot be read`, { cause: error });
-  }
 }
 
 function decodeEntries(view: DataView, bytes: Uint8Array, start: number): Entry[] {
-  const count = view.getUint32(start);
-  let head = start + 4;
-  let at = head + count * ENTRY_HEAD_BYTES;
+  const count = view.getUint32(9);
+  let head = start;
+  let at = start + count * ENTRY_HEAD_BYTES;
   const entries: Entry[] = [];
   for (let index = 0; index < count; index++, head += ENTRY_HEAD_BYTES) {
     const kind = KINDS[view.getUint8(head)];
@@ -65,6 +115,7 @@ function decodeEntries(view: DataView, bytes: Uint8Array, start: number): Entry[
     entries.push({ kind, json: bytes.subarray(at, end) });
     at = end;
   }
+  if (at !== bytes.byteLength) throw new Error('there is something behind the entries');
   return entries;
 }
 
