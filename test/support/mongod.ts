@@ -32,7 +32,7 @@ export interface RunningMongod extends AsyncDisposable {
 }
 
 /** Small, and with the fail points that tests of lost answers set. */
-const WIRED_TIGER = ['--wiredTigerCacheSizeGB', '0.25', '--oplogSize', '64', '--setParameter', 'enableTestCommands=1'];
+const ARGUMENTS = ['--nounixsocket', '--wiredTigerCacheSizeGB', '0.25', '--oplogSize', '64', '--setParameter', 'enableTestCommands=1'];
 const LAUNCH_TIMEOUT_MS = 60_000;
 const SHARED_URI_NAME = 'ROUTER_TEST_MONGODB_URI';
 
@@ -63,7 +63,7 @@ async function startReplicaSet(systemBinary: string, version: string, count: num
   const set = new MongoMemoryReplSet({
     binary: { systemBinary, version },
     instanceOpts: dbPaths.map((dbPath) => ({ dbPath, storageEngine: 'wiredTiger', launchTimeout: LAUNCH_TIMEOUT_MS })),
-    replSet: { count, storageEngine: 'wiredTiger', args: WIRED_TIGER, configSettings: { electionTimeoutMillis: 1000 } },
+    replSet: { count, storageEngine: 'wiredTiger', args: ARGUMENTS, configSettings: { electionTimeoutMillis: 1000 } },
   });
   const stop = async (): Promise<void> => {
     await set.stop({ doCleanup: false });
