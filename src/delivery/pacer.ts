@@ -58,12 +58,6 @@ export class Pacer {
     return false;
   }
 
-  /** The sender has ended, or has nothing to cut any more. */
-  forget(sender: PacedSender): void {
-    this.#waiting.delete(sender);
-    this.#called.delete(sender);
-  }
-
   async #turn(): Promise<void> {
     this.#isTurning = true;
     while (this.#waiting.size > 0) {
