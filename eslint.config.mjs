@@ -73,6 +73,8 @@ export default tseslint.config(
       '@typescript-eslint/no-unsafe-member-access': 'off',
       '@typescript-eslint/no-unsafe-return': 'off',
       '@typescript-eslint/no-unsafe-argument': 'off',
+      // Status codes are compared as the numbers that travel.
+      '@typescript-eslint/no-unsafe-enum-comparison': 'off',
       // A test states what the types promise, and looks at what an assertion narrowed.
       '@typescript-eslint/no-unnecessary-condition': 'off',
     },
