@@ -13,7 +13,7 @@ import { optionsFrom, USAGE } from './arguments.ts';
 import type { Bench, BenchOptions, BenchStore, Row, Scenario } from './bench.ts';
 import { syncMs } from './disk.ts';
 import { Processes } from './processes.ts';
-import { machine, tableOf, writeJson } from './report.ts';
+import { detailsOf, machine, tableOf, writeJson } from './report.ts';
 import type { Skipped } from './report.ts';
 import { catchUpScenario } from './scenarios/catch-up.ts';
 import { idleScenario } from './scenarios/idle.ts';
@@ -63,7 +63,7 @@ async function run(options: BenchOptions, folder: string, interrupted: AbortSign
       if (interrupted.aborted) return 130;
     }
   }
-  console.log(`\n${tableOf(rows)}`);
+  console.log(`\n${tableOf(rows)}\n\n${detailsOf(rows)}`);
   for (const { scenario, store, reason } of skipped) console.log(`NOT MEASURED: scenario ${scenario} on ${store}: ${reason}`);
   writeJson(options.jsonFile, options, diskSyncMs, rows, skipped);
   console.log(`\nDetails are in ${options.jsonFile}; what the figures mean is in docs/bench.md.`);

@@ -1,4 +1,4 @@
-/** The table, and the JSON. */
+/** The table, what else was seen, and the JSON. */
 import { writeFileSync } from 'node:fs';
 import { cpus, release, totalmem } from 'node:os';
 import type { BenchOptions, Figure, Row } from './bench.ts';
@@ -22,6 +22,15 @@ export function tableOf(rows: readonly Row[]): string {
   const widths = HEAD.map((title, column) => Math.max(title.length, ...cells.map((line) => line[column]?.length ?? 0)));
   const line = (texts: readonly string[]): string => texts.map((text, column) => (isNumber(column) ? text.padStart(widths[column] ?? 0) : text.padEnd(widths[column] ?? 0))).join('  ').trimEnd();
   return [line(HEAD), line(widths.map((width) => '─'.repeat(width))), ...cells.map(line)].join('\n');
+}
+
+/** The details of the rows, a line each. */
+export function detailsOf(rows: readonly Row[]): string {
+  const text = (value: Row['details'][string]): string => (typeof value === 'string' ? value : [value].flat().map((number) => number.toFixed(number < 10 ? 2 : 0)).join(' '));
+  return rows
+    .filter(({ details }, at) => JSON.stringify(details) !== JSON.stringify(rows[at - 1]?.details))
+    .map(({ scenario, name, store, load, details }) => `${[scenario, name, store, load].join(' ').trimEnd()}:  ${Object.entries(details).map(([key, value]) => `${key} ${text(value)}`).join(', ')}`)
+    .join('\n');
 }
 
 function isNumber(column: number): boolean {

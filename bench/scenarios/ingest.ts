@@ -5,6 +5,7 @@
 import { join } from 'node:path';
 import { median } from '../bench.ts';
 import type { Bench, BenchStore, Row, Scenario, StoreKind } from '../bench.ts';
+import { processorCount } from '../cpu.ts';
 import { findGhz, GHZ_HINT, ghzLoad, leanLoad, UNARY } from '../load.ts';
 import type { Load, LoadRequest, LoadShape, Target } from '../load.ts';
 import type { RunningProcess } from '../processes.ts';
@@ -74,14 +75,15 @@ async function compare(bench: Bench, store: BenchStore, world: World, echo: Runn
   const load = (request: Omit<LoadRequest, 'messages' | 'shape'>): Promise<Load> =>
     ghz === null ? leanLoad(processes, { messages, shape, ...request }) : ghzLoad(processes, ghz, { messages, shape, ...request });
   const echoRounds: Load[] = [];
-  const routerRounds: (Load & { readonly storeCalls: StoreCalls })[] = [];
+  const routerRounds: (Load & { readonly storeCalls: StoreCalls; readonly eventsPerTransaction: number })[] = [];
   const backlogs: number[] = [];
   for (let round = -1; round < options.rounds; round++) {
     const seconds = round < 0 ? WARM_UP_SECONDS : options.seconds;
     const echoed = await load({ target: echoTarget, seconds, parts: { echo: [echo.processId] } });
     const watch = await StoreCallWatch.begin(world.router.httpAddress);
-    const routed = { ...(await load({ target: world.target, seconds, parts: world.parts })), storeCalls: await watch.end() };
+    const loaded = await load({ target: world.target, seconds, parts: world.parts });
     const atEnd = await world.receivers.stats();
+    const routed = { ...loaded, storeCalls: await watch.end(), eventsPerTransaction: atEnd.events / Math.max(1, atEnd.transactions) };
     const left = routed.answered * eventsPerMessage - atEnd.events;
     await world.drained(left);
     if (round < 0) continue;
@@ -113,12 +115,22 @@ async function compare(bench: Bench, store: BenchStore, world: World, echo: Runn
       router_rounds: routerRounds.map(perSecond),
       router_p50_ms: middle.p50Ms,
       router_p99_ms: middle.p99Ms,
-      echo_main_thread: middleOf(echoRounds).cpu['echo main thread'] ?? -1,
-      echo_load_share: middleOf(echoRounds).cpu['load'] ?? -1,
+      ...(ghz === null ? { echo_load_share: middleOf(echoRounds).cpu['load'] ?? Number.NaN } : {}),
       events_behind_at_end: backlogs,
+      events_per_transaction: middle.eventsPerTransaction,
+      ...costs('echo', middleOf(echoRounds)),
+      ...costs('router', middle),
       ...middle.storeCalls,
     },
   };
+}
+
+/** CPU time that one message cost a server, in microseconds. Unlike rates it hardly depends on what else the machine does. */
+function costs(server: 'echo' | 'router', { cpu, perSecond }: Load): Record<string, number> {
+  const main = cpu[`${server} main thread`];
+  const whole = cpu[server];
+  if (main === undefined || whole === undefined) return {};
+  return { [`${server}_main_us_per_message`]: (main / perSecond) * 1e6, [`${server}_cpu_us_per_message`]: ((whole * processorCount) / perSecond) * 1e6 };
 }
 
 function middleOf<Round extends Load>(rounds: readonly Round[]): Round {
