@@ -5,7 +5,7 @@
  * failure, and on Ctrl-C. Exit code 0 = everything was measured, whether or not a target was met; 1 = something could not
  * be measured; 2 = wrong arguments; 130 = interrupted.
  */
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { MongoClient } from 'mongodb';
 import { startMongod } from '../test/support/mongod.ts';
@@ -25,6 +25,7 @@ const SCENARIOS: readonly Scenario[] = [unaryScenario, bulkScenario, latencyScen
 const cacheFolder = join(import.meta.dirname, '..', '.cache');
 /** Every scenario ends within this, whatever goes wrong in it. */
 const SCENARIO_TIMEOUT_MS = 10 * 60_000;
+const INTERRUPTED = 130;
 const MONGODB_MISSING = 'no mongod could be had; set ROUTER_TEST_MONGODB_URI or install one';
 
 async function main(): Promise<number> {
@@ -37,11 +38,28 @@ async function main(): Promise<number> {
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => interrupted.abort(new Error('interrupted')));
   const { profileFolder } = options;
   for (const path of [options.folder, dirname(options.jsonFile), ...(profileFolder === null ? [] : [profileFolder])]) mkdirSync(path, { recursive: true });
-  const folder = mkdtempSync(join(resolve(options.folder), 'bench-'));
+  removeAbandoned(options.folder);
+  const folder = mkdtempSync(join(resolve(options.folder), `bench-${process.pid}-`));
   try {
     return await run(options, folder, interrupted.signal);
   } finally {
     rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** What runs that were killed before they could tidy up have left. */
+function removeAbandoned(folder: string): void {
+  for (const name of readdirSync(folder)) {
+    const owner = /^bench-(\d+)-/.exec(name)?.[1];
+    if (owner !== undefined && !isRunning(Number(owner))) rmSync(join(folder, name), { recursive: true, force: true });
+  }
+}
+
+function isRunning(processId: number): boolean {
+  try {
+    return process.kill(processId, 0);
+  } catch {
+    return false;
   }
 }
 
@@ -60,10 +78,12 @@ async function run(options: BenchOptions, folder: string, interrupted: AbortSign
         skipped.push({ scenario: scenario.number, store: kind, reason: failure });
         console.log(`  SCENARIO ${scenario.number} ON ${kind.toUpperCase()} WAS NOT MEASURED: ${failure}`);
       }
-      if (interrupted.aborted) return 130;
+      if (interrupted.aborted) break;
     }
+    if (interrupted.aborted) break;
   }
-  console.log(`\n${tableOf(rows)}\n\n${detailsOf(rows)}`);
+  if (rows.length > 0) console.log(`\n${tableOf(rows)}\n\n${detailsOf(rows)}`);
+  if (interrupted.aborted) return INTERRUPTED;
   for (const { scenario, store, reason } of skipped) console.log(`NOT MEASURED: scenario ${scenario} on ${store}: ${reason}`);
   writeJson(options.jsonFile, options, diskSyncMs, rows, skipped);
   console.log(`\nDetails are in ${options.jsonFile}; what the figures mean is in docs/bench.md.`);
