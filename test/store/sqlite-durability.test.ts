@@ -225,12 +225,37 @@ test('R63 a write that has no room takes none of those beside it along', async (
   assert.equal(await appendAll(store, 'large', [{}]), 1);
 });
 
-test('a write that a caller got wrong takes none of those beside it along', async () => {
+test('a write that a caller got wrong takes none of those beside it along, and leaves nothing of itself', async () => {
   await using store = await open(':memory:');
-  const results = await Promise.allSettled([store.append(segmentOf('new', 1)), store.append(segmentOf('other', 5)), store.append(segmentOf('new', 2)), store.writeStates([stateOf('other', 'irc')])]);
-  assert.deepEqual(results.map(({ status }) => status), ['fulfilled', 'rejected', 'fulfilled', 'fulfilled']);
-  assert.equal((await store.readSegments('new', 1, ALL_SEGMENTS)).length, 2);
-  assert.equal((await store.loadStates('other')).length, 1);
+  await store.writeStates([stateOf('known', 'irc')]);
+  await appendAll(store, 'known', routedSegments(1, 1, 'irc'));
+  // While the thread is busy with the first, the others gather into one transaction.
+  const busy = store.append(segmentOf('busy', 1, { entries: [eventEntry(`"${'x'.repeat(8_000_000)}"`)] }));
+  const [known] = routedSegments(1, 1, 'irc');
+  const results = await Promise.allSettled([
+    store.writeStates([stateOf('known', 'irc', { revision: 2 })]),
+    store.append(segmentOf('known', 2, known)),
+    store.append(segmentOf('new', 1, known)),
+    store.append(segmentOf('other', 5)),
+    store.append(segmentOf('new', 2)),
+    store.writeStates([stateOf('other', 'irc')]),
+  ]);
+  await busy;
+  assert.deepEqual(results.map((result) => (result.status === 'fulfilled' ? result.value : 'rejected')), [['written'], { kind: 'appended' }, { kind: 'appended' }, 'rejected', { kind: 'appended' }, ['written']]);
+  assert.deepEqual((await store.measureRoutes('known', new Map([['irc', 0]]), 2)).map(({ entryCount }) => entryCount), [2]);
+  assert.deepEqual((await store.measureRoutes('new', new Map([['irc', 0]]), 2)).map(({ entryCount }) => entryCount), [1]);
+  for (const name of ['later', 'latest']) assert.equal(await appendAll(store, name, routedSegments(2, 1, 'irc')), 2);
+  assert.deepEqual((await store.measureRoutes('new', new Map([['irc', 0]]), 2)).map(({ entryCount }) => entryCount), [1]);
+  assert.deepEqual(await store.listServerNames(), ['busy', 'known', 'later', 'latest', 'new']);
+});
+
+test('M4 a state written beside writes that fail is written once, however they fall together', async () => {
+  await using store = await open(':memory:');
+  const results = await Promise.allSettled(
+    Array.from({ length: 40 }, (_, at) => [store.writeStates([stateOf('hs', `appservice-${at}`)]), store.append(segmentOf('hs', 9, { nonce: `hole-${at}` }))]).flat(),
+  );
+  assert.deepEqual(results.map((result) => (result.status === 'fulfilled' ? result.value : 'rejected')), Array.from({ length: 40 }, () => [['written'], 'rejected']).flat());
+  assert.ok((await store.loadStates('hs')).every(({ revision }) => revision === 1));
 });
 
 test('what is trimmed makes room for what comes: neither the file nor its write-ahead log grows for ever', async () => {

@@ -154,6 +154,16 @@ test('R64 refuses with `exhausted` what would wait beyond the bound, takes one c
   const results = await Promise.allSettled([store.append(large), store.append(segmentOf('other', 1)), store.listServerNames()]);
   assert.deepEqual(results.map((result) => (result.status === 'fulfilled' ? result.value : ofKind('exhausted')(result.reason))), [{ kind: 'appended' }, true, true]);
   assert.equal(await appendAll(store, 'other', [{}]), 1);
+  await appendAll(store, 'another', Array.from({ length: 20 }, () => ({ entries: [eventEntry(`"${'x'.repeat(10_000)}"`)] })));
+  assert.deepEqual(await Promise.all([store.loadStates('hs'), store.loadStates('other'), store.loadStates('another')]), [[], [], []]);
+});
+
+test('R64 removes no more in one step than others can wait for, and says where to go on', async () => {
+  await using store = await open(':memory:');
+  const tail = await appendAll(store, 'hs', Array.from({ length: 50 }, () => ({ entries: [eventEntry(`"${'x'.repeat(1_048_576)}"`)] })));
+  const request = { after: 0, through: tail, beforeMs: Number.MAX_SAFE_INTEGER, deliveredPositions: new Map<string, number>(), segmentsMax: 1_000 };
+  assert.deepEqual(await store.trim('hs', request), { removedSegments: 32, nextAfter: 32 });
+  assert.deepEqual(await store.trim('hs', { ...request, after: 32 }), { removedSegments: 17, nextAfter: null });
 });
 
 test('R65 closing waits for what was asked for before', async () => {
