@@ -1,8 +1,8 @@
 /** What `npm run bench -- …` is told. */
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import type { BenchOptions, StoreKind } from './bench.ts';
-import { STORES } from './bench.ts';
+import type { BenchOptions, StoreKind } from './scenario.ts';
+import { STORES } from './scenario.ts';
 
 export const USAGE = `npm run bench [-- --scenario 1,3 --store sqlite,mongodb --seconds N --rounds N --json FILE --folder FOLDER
                  --profile FOLDER]

@@ -1,7 +1,7 @@
 /** How long the disk takes to make a small write durable: what no store can go below. */
 import { closeSync, fdatasyncSync, openSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { median } from './bench.ts';
+import { median } from './scenario.ts';
 
 const WRITES = 30;
 const WRITE_BYTES = 64 * 1024;

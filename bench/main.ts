@@ -10,7 +10,7 @@ import { dirname, join, resolve } from 'node:path';
 import { MongoClient } from 'mongodb';
 import { startMongod } from '../test/support/mongod.ts';
 import { optionsFrom, USAGE } from './arguments.ts';
-import type { Bench, BenchOptions, BenchStore, Row, Scenario } from './bench.ts';
+import type { Bench, BenchOptions, BenchStore, Row, Scenario } from './scenario.ts';
 import { syncMs } from './disk.ts';
 import { Processes } from './processes.ts';
 import { detailsOf, machine, tableOf, writeJson } from './report.ts';

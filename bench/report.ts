@@ -1,7 +1,7 @@
 /** The table, what else was seen, and the JSON. */
 import { writeFileSync } from 'node:fs';
 import { cpus, release, totalmem } from 'node:os';
-import type { BenchOptions, Figure, Row } from './bench.ts';
+import type { BenchOptions, Figure, Row } from './scenario.ts';
 import { processorCount } from './cpu.ts';
 
 const HEAD = ['#', 'scenario', 'store', 'load', 'baseline', 'router', 'ratio', 'target', '', 'share of the processors'] as const;

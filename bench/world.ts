@@ -2,8 +2,8 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { AppserviceRouter } from '../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
-import { pause } from './bench.ts';
-import type { Bench, BenchStore } from './bench.ts';
+import { pause } from './scenario.ts';
+import type { Bench, BenchStore } from './scenario.ts';
 import type { Target } from './load.ts';
 import type { ReceiverStats } from './receiver.ts';
 import { startReceivers } from './receivers.ts';

@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path';
 import { AppserviceAdmin } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
-import type { Bench, BenchStore, Row, Scenario } from '../bench.ts';
+import type { Bench, BenchStore, Row, Scenario } from '../scenario.ts';
 import { CpuWatch } from '../cpu.ts';
 import { leanLoad, UNARY } from '../load.ts';
 import { StoreCallWatch } from '../store-calls.ts';

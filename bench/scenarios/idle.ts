@@ -1,7 +1,7 @@
 /** Scenario 6: 1,000 appservices and nothing to do, by a router started on a store that has them. */
 import { join } from 'node:path';
-import { pause } from '../bench.ts';
-import type { Bench, BenchStore, Row, Scenario } from '../bench.ts';
+import { pause } from '../scenario.ts';
+import type { Bench, BenchStore, Row, Scenario } from '../scenario.ts';
 import { CpuWatch, memoryOf, processorCount } from '../cpu.ts';
 import { Router } from '../router.ts';
 import { putRegistrations } from '../traffic.ts';

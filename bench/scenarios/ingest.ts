@@ -3,8 +3,8 @@
  * server that decodes the same messages and answers.
  */
 import { join } from 'node:path';
-import { median } from '../bench.ts';
-import type { Bench, BenchStore, Row, Scenario, StoreKind } from '../bench.ts';
+import { median } from '../scenario.ts';
+import type { Bench, BenchStore, Row, Scenario, StoreKind } from '../scenario.ts';
 import { processorCount } from '../cpu.ts';
 import { findGhz, GHZ_HINT, ghzLoad, leanLoad, UNARY } from '../load.ts';
 import type { Load, LoadRequest, LoadShape, Target } from '../load.ts';

@@ -1,7 +1,7 @@
 /** Scenario 3: 1,000 events a second, spread over 50 appservices; from the call's start to the appservice's receipt. */
 import { join } from 'node:path';
-import { median } from '../bench.ts';
-import type { Bench, BenchStore, Row, Scenario } from '../bench.ts';
+import { median } from '../scenario.ts';
+import type { Bench, BenchStore, Row, Scenario } from '../scenario.ts';
 import { leanLoad, UNARY } from '../load.ts';
 import type { Load } from '../load.ts';
 import type { ReceiverStats } from '../receiver.ts';

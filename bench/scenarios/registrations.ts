@@ -5,8 +5,8 @@
  */
 import { join } from 'node:path';
 import { AppserviceAdmin } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
-import { median } from '../bench.ts';
-import type { Bench, BenchStore, Row, Scenario } from '../bench.ts';
+import { median } from '../scenario.ts';
+import type { Bench, BenchStore, Row, Scenario } from '../scenario.ts';
 import { leanLoad, UNARY } from '../load.ts';
 import type { Load } from '../load.ts';
 import { putRegistrations, registrationOf, writeMessages } from '../traffic.ts';
