@@ -8,11 +8,12 @@
  * No problem quotes a token or a hash.
  */
 import { createHash } from 'node:crypto';
-import { link, mkdir, open, readFile, rm, stat } from 'node:fs/promises';
+import { link, open, readFile, rm, stat } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import type { Random } from './clock.ts';
+import { makeFolder } from './folder.ts';
 import { plainFromYaml, readYaml, YAML_BYTES_MAX } from './yaml-tree.ts';
 import type { YamlNode } from './yaml-tree.ts';
 
@@ -149,7 +150,7 @@ async function create(file: string, random: Pick<Random, 'hex'>): Promise<boolea
   const draft = `${file}.${random.hex(8)}.new`;
   let handle: FileHandle | null = null;
   try {
-    await mkdir(dirname(file), { recursive: true, mode: 0o700 });
+    makeFolder(dirname(file));
     handle = await open(draft, 'wx', 0o600);
     await handle.writeFile(`${JSON.stringify({ homeserver: random.hex(TOKEN_BYTES), admin: random.hex(TOKEN_BYTES) }, null, 2)}\n`);
     await handle.sync();

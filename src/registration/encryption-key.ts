@@ -12,9 +12,10 @@
  */
 import { hkdfSync } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
-import { link, mkdir, open, rm } from 'node:fs/promises';
+import { link, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Random } from '../clock.ts';
+import { makeFolder } from '../folder.ts';
 
 /** One key's parts, each derived for its own use, so that none tells anything of another. */
 export interface EncryptionKey {
@@ -121,7 +122,7 @@ async function readKeyFile(path: string): Promise<Found> {
 async function createKeyFile({ path, random }: EncryptionKeyFile): Promise<string | null> {
   const draft = `${path}.${random.hex(8)}.new`;
   try {
-    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+    makeFolder(dirname(path));
     const file = await open(draft, 'wx', 0o600);
     try {
       await file.writeFile(`${[...HEADER, Buffer.from(random.hex(KEY_BYTES), 'hex').toString('base64')].join('\n')}\n`);

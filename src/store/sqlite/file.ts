@@ -1,9 +1,9 @@
 /** The file before SQLite opens it: its folder, and that only its owner reads it. */
-import { chmodSync, closeSync, fsyncSync, mkdirSync, openSync, statSync } from 'node:fs';
+import { chmodSync, closeSync, fsyncSync, openSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
+import { makeFolder } from '../../folder.ts';
 import { StoreError } from '../errors.ts';
 
-const FOLDER_MODE = 0o700;
 /** SQLite gives the files beside it the same mode. */
 const FILE_MODE = 0o600;
 const OTHERS = 0o077;
@@ -12,7 +12,7 @@ const OTHERS = 0o077;
 export function prepareFile(path: string): string {
   const absolute = resolve(path);
   try {
-    mkdirSync(dirname(absolute), { recursive: true, mode: FOLDER_MODE });
+    makeFolder(dirname(absolute));
     closeSync(openSync(absolute, 'a', FILE_MODE));
     if (process.platform !== 'win32') {
       if ((statSync(absolute).mode & OTHERS) !== 0) chmodSync(absolute, FILE_MODE);
