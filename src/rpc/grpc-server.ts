@@ -6,7 +6,7 @@
 import type { DescMessage, DescMethod, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { handleServerStreamingCall, handleUnaryCall, Metadata, MethodDefinition, ServerDuplexStream, UntypedHandleCall } from '@grpc/grpc-js';
-import { Metadata as GrpcMetadata, Server, ServerCredentials } from '@grpc/grpc-js';
+import { Metadata as GrpcMetadata, Server, ServerCredentials, setLogger } from '@grpc/grpc-js';
 import { AppserviceAdmin } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
 import { AppserviceRouter } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
 import type { Clock } from '../clock.ts';
@@ -61,6 +61,8 @@ export class GrpcServer implements AsyncDisposable {
 
   /** Rejects with an Error whose message says what to do if the address cannot be listened on. */
   static async start(options: GrpcServerOptions): Promise<GrpcServer> {
+    // By itself it writes lines of its own form beside the log.
+    setLogger({ error: (...parts: unknown[]) => options.logger.debug({ text: parts.map(String).join(' ') }, 'grpc-js tells something') });
     const server = new Server({
       'grpc.max_receive_message_length': RECEIVE_BYTES_MAX,
       'grpc.max_send_message_length': SEND_BYTES_MAX,
