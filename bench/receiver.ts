@@ -17,6 +17,8 @@ export interface ReceiverStats {
   /** Transactions of 100 events. */
   readonly fullTransactions: number;
   readonly bytes: number;
+  /** Time between the arrival of requests and their answers, added up. */
+  readonly answerMs: number;
   /** Wall clock of the first and the last transaction. */
   readonly firstMs: number;
   readonly lastMs: number;
@@ -41,7 +43,7 @@ let isDown = false;
 let stats = fresh();
 
 function fresh() {
-  return { transactions: 0, events: 0, fullTransactions: 0, bytes: 0, firstMs: 0, lastMs: 0, firstEvents: 0, lastEvents: 0, latenciesMs: [] as number[] };
+  return { transactions: 0, events: 0, fullTransactions: 0, bytes: 0, answerMs: 0, firstMs: 0, lastMs: 0, firstEvents: 0, lastEvents: 0, latenciesMs: [] as number[] };
 }
 
 function nowMs(): number {
@@ -101,6 +103,7 @@ function serve(request: IncomingMessage, response: ServerResponse): void {
     count(parts.length === 1 && only !== undefined ? only : Buffer.concat(parts));
     const leftMs = arrivedMs + delayMs - nowMs();
     if (leftMs > 0) Atomics.wait(blocker, 0, 0, leftMs);
+    stats.answerMs += nowMs() - arrivedMs;
     answer(response, 200, '{}');
   });
 }

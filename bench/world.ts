@@ -107,6 +107,7 @@ function joined(parts: readonly ReceiverStats[]): ReceiverStats {
     events: sum(({ events }) => events),
     fullTransactions: sum(({ fullTransactions }) => fullTransactions),
     bytes: sum(({ bytes }) => bytes),
+    answerMs: sum(({ answerMs }) => answerMs),
     firstMs: first?.firstMs ?? 0,
     lastMs: last?.lastMs ?? 0,
     firstEvents: first?.firstEvents ?? 0,

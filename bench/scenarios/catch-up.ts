@@ -76,6 +76,7 @@ async function catchUp(bench: Bench, store: BenchStore, world: World, filledPerS
       first_transaction_events: stats.firstEvents,
       last_transaction_events: stats.lastEvents,
       ms_per_transaction: elapsedMs / stats.transactions,
+      answer_ms: stats.answerMs / stats.transactions,
       state_write_ms,
       filled_events_per_second: filledPerSecond,
     },
