@@ -4,7 +4,7 @@
  *   0  it was asked to end and has drained          1  the start cannot work, or a bug ended it
  *   2  the configuration or the command is wrong
  *
- * SIGTERM and SIGINT drain; a second one ends at once.
+ * SIGTERM and SIGINT drain; a later one ends at once.
  */
 import { readFileSync } from 'node:fs';
 import { systemClock, systemRandom } from './clock.ts';
@@ -13,6 +13,7 @@ import type { Config } from './config.ts';
 import { isLoopbackListen, storeLabel } from './config-schema.ts';
 import { loadCredentials } from './credentials.ts';
 import type { Credential } from './credentials.ts';
+import { endingSignal } from './ending-signal.ts';
 import { createLogger } from './logger.ts';
 import type { OwnedLogger } from './logger.ts';
 import { loadEncryptionKeys } from './registration/encryption-key.ts';
@@ -54,7 +55,7 @@ async function main(argv: readonly string[]): Promise<number> {
   if (loading.kind === 'invalid') return print(process.stderr, `The configuration cannot be used:\n${loading.problems.map((problem) => `  ${problem}\n`).join('')}`, EXIT_WRONG);
   const { config } = loading;
   using logger = createLogger({ level: config.logLevel, format: config.logFormat, clock: systemClock });
-  return serve(config, logger);
+  return await serve(config, logger);
 }
 
 function print(stream: NodeJS.WriteStream, text: string, exitCode: number): number {
@@ -63,7 +64,7 @@ function print(stream: NodeJS.WriteStream, text: string, exitCode: number): numb
 }
 
 async function serve(config: Config, logger: OwnedLogger): Promise<number> {
-  const ending = endingSignal(logger);
+  const ending = endingSignal({ source: process, clock: systemClock, endAtOnce: (signal) => endAtOnce(logger, signal) });
   let service: Service;
   try {
     service = await start(config, logger);
@@ -80,20 +81,10 @@ async function serve(config: Config, logger: OwnedLogger): Promise<number> {
   return 0;
 }
 
-/** Resolves with the first signal to end. A second one ends the process at once. */
-function endingSignal(logger: OwnedLogger): Promise<string> {
-  return new Promise((resolve) => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-      process.once(signal, () => {
-        resolve(signal);
-        process.once(signal, () => {
-          logger.warn({ signal }, 'ended before everything was drained');
-          logger.flush();
-          process.kill(process.pid, 'SIGKILL');
-        });
-      });
-    }
-  });
+function endAtOnce(logger: OwnedLogger, signal: string): void {
+  logger.warn({ signal }, 'ended before everything was drained');
+  logger.flush();
+  process.kill(process.pid, 'SIGKILL');
 }
 
 async function start(config: Config, logger: OwnedLogger): Promise<Service> {

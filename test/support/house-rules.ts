@@ -5,7 +5,7 @@
 import type { SourceFile } from './source-files.ts';
 
 /** What every room may use. */
-const GROUND = ['src/clock.ts', 'src/logger.ts'];
+const GROUND = ['src/clock.ts', 'src/logger.ts', 'src/folder.ts'];
 const DOMAIN = ['src/appservice/'];
 const PORT = ['src/store/'];
 const ADAPTERS = ['src/store/mongo/', 'src/store/sqlite/'];
@@ -36,6 +36,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'src/cli/': [...DOMAIN, ...GROUND, 'gen/'],
   'src/clock.ts': [],
   'src/logger.ts': ['src/clock.ts'],
+  'src/folder.ts': [],
   'src/nearest-name.ts': [],
   'src/yaml-tree.ts': [],
   'src/event-feed.ts': [...DOMAIN, ...GROUND],
@@ -44,6 +45,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'src/config-page.ts': ['src/config-schema.ts'],
   'src/config.ts': [...YAML, 'src/config-schema.ts', 'src/config-page.ts'],
   'src/credentials.ts': [...GROUND, ...YAML],
+  'src/ending-signal.ts': GROUND,
   'src/homeserver.ts': [...DOMAIN, ...PORT, ...GROUND, 'src/ingest/', 'src/delivery/', RPC_PORTS],
 };
 /** The two that put the rooms together. */
