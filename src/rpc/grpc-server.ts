@@ -17,6 +17,7 @@ import { messagesOf } from './call-reader.ts';
 import { REQUEST_BYTES_MAX } from './conversion.ts';
 import { statusOf } from './errors.ts';
 import { enlargeReceiveWindows, limitConnections } from './flow-control.ts';
+import { malformedMessage } from './malformed-message.ts';
 import type { RpcMeter } from './ports.ts';
 import { addHealth, addReflection } from './reflection.ts';
 import type { RouterMethods } from './router-methods.ts';
@@ -288,6 +289,6 @@ function decode(schema: DescMessage, bytes: Buffer): Decoded {
   try {
     return fromBinary(schema, bytes);
   } catch {
-    return new RpcStatus({ code: Code.invalidArgument, reason: 'MALFORMED_MESSAGE', message: `The request is not a valid ${schema.typeName} message in protobuf.` });
+    return malformedMessage(schema.typeName);
   }
 }

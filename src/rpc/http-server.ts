@@ -6,7 +6,7 @@
  * connections that turn out to speak HTTP/2.
  */
 import type { ConnectRouter, HandlerContext, Interceptor } from '@connectrpc/connect';
-import { ConnectError } from '@connectrpc/connect';
+import { Code as ConnectCode, ConnectError } from '@connectrpc/connect';
 import { compressionGzip, connectNodeAdapter } from '@connectrpc/connect-node';
 import { createServer as createHttpServer } from 'node:http';
 import type { Server as HttpServer1 } from 'node:http';
@@ -21,6 +21,7 @@ import type { AdminMethods } from './admin-methods.ts';
 import type { Authenticator, Caller } from './authentication.ts';
 import { REQUEST_BYTES_MAX } from './conversion.ts';
 import { statusOf } from './errors.ts';
+import { blameCaller, correctMalformed } from './malformed-message.ts';
 import type { HttpProbes, RpcMeter } from './ports.ts';
 import type { RouterMethods } from './router-methods.ts';
 import { untilDrained } from './router-methods.ts';
@@ -224,6 +225,7 @@ function handlerOf(options: HttpServerOptions, draining: AbortSignal): Handler {
   return connectNodeAdapter({
     routes: (router) => addRoutes(router, options, draining),
     interceptors: [observing(options)],
+    requestGate: (context) => countMalformed(options, context),
     readMaxBytes: MESSAGE_BYTES_MAX,
     writeMaxBytes: 16 * 1024 * 1024,
     acceptCompression: [compressionGzip],
@@ -254,11 +256,27 @@ function observing({ clock, meter, logger }: HttpServerOptions): Interceptor {
   };
 }
 
+/** Calls that end before the interceptor, because their request is no message. A stream of requests is counted where it is read. */
+function countMalformed({ clock, meter }: HttpServerOptions, context: HandlerContext): void {
+  const beganMs = clock.monotonicMs();
+  const { service, method } = context;
+  correctMalformed(context, () => {
+    if (method.methodKind !== 'bidi_streaming') meter.observe(`${service.typeName}/${method.name}`, Code.invalidArgument, clock.monotonicMs() - beganMs);
+  });
+}
+
 function connectErrorOf(error: unknown, logger: Logger): ConnectError {
   const { parts } = statusOf(error, logger);
   const details = detailsOf(parts).map(({ desc, value }) => ({ desc, value }));
-  return new ConnectError(parts.message, parts.code, undefined, details);
+  return new ConnectError(parts.message, CONNECT_CODES.get(parts.code) ?? ConnectCode.Unknown, undefined, details);
 }
+
+/** Connect numbers the codes as gRPC does. */
+const CONNECT_CODES: ReadonlyMap<number, ConnectCode> = new Map(
+  Object.values(ConnectCode)
+    .filter((value) => typeof value === 'number')
+    .map((code) => [code, code]),
+);
 
 function addRoutes(router: ConnectRouter, options: HttpServerOptions, draining: AbortSignal): void {
   const { router: r, admin: a, authenticator, logger, clock, meter } = options;
@@ -273,6 +291,7 @@ function addRoutes(router: ConnectRouter, options: HttpServerOptions, draining: 
       code = 0;
     } catch (error) {
       const connectError = error instanceof ConnectError ? error : connectErrorOf(error, logger);
+      blameCaller(connectError, context);
       code = connectError.code;
       throw connectError;
     } finally {

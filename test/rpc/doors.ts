@@ -34,6 +34,9 @@ function credential(name: keyof typeof TOKENS, role: Credential['role'], serverN
   return { name, role, serverName, tokenSha256: createHash('sha256').update(TOKENS[name]).digest('hex') };
 }
 
+/** Bytes that are no SubmitEventsRequest: cut short, no field, not UTF-8. */
+export const MALFORMED: readonly (readonly number[])[] = [[0x1a, 0xff, 0xff, 0xff], [0xff], [0x0a, 0x02, 0xc3, 0x28]];
+
 export function accepted(count: number): SubmissionResult {
   return { streamPosition: 7, logPosition: 9, accepted: count, duplicates: 0, routed: count, wantedRoomIds: ['!wanted:a.test'] };
 }

@@ -13,7 +13,7 @@ import { CONNECTION_WINDOW_BYTES, enlargeReceiveWindows, limitConnections, STREA
 import { HTTP_TIME_LIMITS, isLoopback } from '../../src/rpc/http-server.ts';
 import { codeName } from '../../src/rpc/status.ts';
 import { RouterClient } from '../support/router-client.ts';
-import { Doors, failing, failureOf, TOKENS } from './doors.ts';
+import { Doors, failing, failureOf, MALFORMED, TOKENS } from './doors.ts';
 
 const SUBMIT = `/${AppserviceRouter.typeName}/SubmitEvents`;
 const IMPATIENT = { headersMs: 100, requestMs: 200, keepAliveMs: 100, firstBytesMs: 100, checkMs: 20 };
@@ -73,7 +73,7 @@ test('malformed and oversized messages are refused on the gRPC port, and the con
   await using doors = await Doors.open();
   using client = new RouterClient(doors.grpc.address, TOKENS.homeserver);
   const { submitEvents } = AppserviceRouter.method;
-  for (const bytes of [[0x1a, 0xff, 0xff, 0xff], [0xff], [0x0a, 0x02, 0xc3, 0x28]]) {
+  for (const bytes of MALFORMED) {
     const { code, reason } = failureOf(await failing(client.callRaw(submitEvents, Buffer.from(bytes))));
     assert.deepEqual([codeName(code), reason], ['INVALID_ARGUMENT', 'MALFORMED_MESSAGE']);
   }
@@ -159,14 +159,14 @@ test('metrics are open on a loopback listener only; elsewhere they take the role
 test('health tells SERVING for the server and each service, without a credential', async () => {
   await using doors = await Doors.open();
   const client = new Client(doors.grpc.address, credentials.createInsecure());
-  const statusOf = (service: string): Promise<Serving | number> =>
+  const statusOf = (service: string): Promise<number> =>
     new Promise((resolve) => {
       const encode = (bytes: Buffer): Buffer => bytes;
       const request = Buffer.from(toBinary(HealthCheckRequestSchema, create(HealthCheckRequestSchema, { service })));
       client.makeUnaryRequest('/grpc.health.v1.Health/Check', encode, (bytes) => fromBinary(HealthCheckResponseSchema, bytes), request, (error, response) => resolve(error?.code ?? response?.status ?? -1));
     });
   for (const service of ['', 'matrix.appservice.v1.AppserviceRouter', 'matrix.appservice.v1.AppserviceAdmin']) assert.equal(await statusOf(service), Serving.SERVING);
-  assert.equal(codeName(Number(await statusOf('none'))), 'NOT_FOUND');
+  assert.equal(codeName(await statusOf('none')), 'NOT_FOUND');
   client.close();
 });
 
