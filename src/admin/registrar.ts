@@ -60,7 +60,7 @@ export class Registrar {
     await ledger.changeRegistrations((registrations): RegistrationChange[] => {
       this.#judge(registrations, registration, resumeParked);
       const known = registrations.get(registration.id);
-      if (known?.registration != null && known.stored?.json === stored.json && isDeepStrictEqual(known.registration, registration)) return [];
+      if (known !== undefined && known.registration !== null && known.stored?.json === stored.json && isDeepStrictEqual(known.registration, registration)) return [];
       return [{ kind: 'put', appserviceId: registration.id, registration: stored, resumeParked }];
     });
   }

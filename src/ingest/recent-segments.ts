@@ -88,9 +88,15 @@ export class RecentSegments implements RouteReader {
       kept.head++;
       this.#outsideThrough.set(route.appserviceId, lastPosition(oldest.segment));
       if (kept.head === kept.routes.length) this.#byAppservice.delete(route.appserviceId);
-      else if (kept.head >= HEAD_MAX) kept.routes.splice(0, kept.head), (kept.head = 0);
+      else if (kept.head >= HEAD_MAX) {
+        kept.routes.splice(0, kept.head);
+        kept.head = 0;
+      }
     }
-    if (this.#head >= HEAD_MAX) this.#kept.splice(0, this.#head), (this.#head = 0);
+    if (this.#head >= HEAD_MAX) {
+      this.#kept.splice(0, this.#head);
+      this.#head = 0;
+    }
   }
 }
 

@@ -1,6 +1,6 @@
 /** Whether a MongoDB deployment will do, and if not, what to change. */
-import { MongoServerSelectionError, ServerType } from 'mongodb';
-import type { ServerDescription } from 'mongodb';
+import { ServerType } from 'mongodb';
+import type { MongoServerSelectionError, ServerDescription } from 'mongodb';
 import { StoreError } from '../errors.ts';
 import type { StoredDocument } from './fields.ts';
 

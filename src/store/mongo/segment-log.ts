@@ -74,9 +74,8 @@ export class MongoSegmentLog {
 
   async readSegments(serverName: string, from: number, { segmentsMax, bytesMax }: { segmentsMax: number; bytesMax: number }): Promise<Segment[]> {
     const since = this.#tails.now();
-    const found: Segment[] = [];
-    let isTail = true;
-    await this.#options.calls.runNewest('readSegments', async (options) => {
+    const { found, isTail } = await this.#options.calls.runNewest('readSegments', async (options) => {
+      const read: Segment[] = [];
       let bytes = 0;
       const keys = { $gte: segmentKey(serverName, from), $lt: keysOfServer(serverName).$lt };
       const documents = this.#segments
@@ -86,12 +85,11 @@ export class MongoSegmentLog {
         .project<StoredDocument>({ body: 1 });
       for await (const document of documents) {
         const segment = decodeSegment(serverName, firstPositionOf(document), bytesField(document, 'body'));
-        found.push(segment);
+        read.push(segment);
         for (const { json } of segment.entries) bytes += json.byteLength;
-        if (found.length < segmentsMax && bytes < bytesMax) continue;
-        isTail = false;
-        break;
+        if (read.length >= segmentsMax || bytes >= bytesMax) return { found: read, isTail: false };
       }
+      return { found: read, isTail: true };
     });
     const last = found.at(-1);
     if (isTail && last !== undefined) this.#tails.saw(serverName, lastPosition(last), since);
