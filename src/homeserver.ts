@@ -111,7 +111,14 @@ export class Homeserver implements AsyncDisposable {
 
   /** See SubmitEvents. Rejects with a RefusalError or a StoreError; nothing of a refused submission is applied. */
   async submit(submission: Submission): Promise<SubmissionResult> {
-    return this.ledger.submit(parseSubmission(submission));
+    let parsed: ParsedSubmission;
+    try {
+      parsed = parseSubmission(submission);
+    } catch (error) {
+      submission.place?.refuse(error);
+      throw error;
+    }
+    return this.ledger.submit(parsed);
   }
 
   streamPosition(stream: string): Promise<{ streamPosition: number; logPosition: number }> {
@@ -160,7 +167,7 @@ function segmentListener(recent: RecentSegments, delivery: Delivery): { segmentF
 }
 
 /** Parses what a caller submits. Throws a RefusalError that names the field at fault. */
-export function parseSubmission({ stream, events, rooms }: Submission): ParsedSubmission {
+export function parseSubmission({ stream, events, rooms, place }: Submission): ParsedSubmission {
   let bytes = 0;
   let position = 0;
   const parsed = events.map(({ json, streamPosition }, at) => {
@@ -173,5 +180,5 @@ export function parseSubmission({ stream, events, rooms }: Submission): ParsedSu
     bytes += event.json.byteLength;
     return { event, streamPosition };
   });
-  return { stream, events: parsed, rooms, bytes };
+  return { stream, events: parsed, rooms, bytes, place };
 }

@@ -69,6 +69,11 @@ export interface ServiceParts {
   readonly logger: Logger;
 }
 
+/**
+ * Segments of a store with several routers stay at least this long: a router that has not read them yet must still find
+ * them. One that is further behind than this ends, and begins anew from the checkpoint.
+ */
+const SHARED_RETENTION_MS = 60_000;
 /** Homeservers that credentials may name. */
 const HOMESERVERS_MAX = 100;
 const REGISTRATIONS_MAX = 20_000;
@@ -136,7 +141,7 @@ export class Service implements AsyncDisposable {
         clock,
         random,
         logger,
-        limits: { ...HOMESERVER_LIMITS, retentionMs: settings.logRetentionMs },
+        limits: { ...HOMESERVER_LIMITS, retentionMs: parts.isStoreExclusive ? settings.logRetentionMs : Math.max(settings.logRetentionMs, SHARED_RETENTION_MS) },
         delivery: (routes, registrations) =>
           new Delivery({ serverName, store, routes, registrations, push, clock, random, logger, meter: telemetry, events: feed, presence, settings: deliverySettings }),
       });

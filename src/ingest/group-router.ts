@@ -4,6 +4,7 @@
  *
  * The rooms hold the group's changes when it returns. `undo` takes them back exactly; nothing else of the fold is touched.
  */
+import type { CallOrder, CallPlace } from '../appservice/call-order.ts';
 import { interestedAppservices, roomDeltasOf } from '../appservice/interest.ts';
 import { RefusalError } from '../appservice/refusal.ts';
 import type { RoomState } from '../room/room-state.ts';
@@ -13,7 +14,7 @@ import type { ParsedSubmission, SubmittedEvent, SubmittedRoom } from './submissi
 
 /** What became of one submission of the group. */
 export interface SubmissionVerdict {
-  readonly refusal: RefusalError | null;
+  readonly refusal: unknown;
   readonly accepted: number;
   readonly duplicates: number;
   readonly routed: number;
@@ -38,6 +39,8 @@ export class RoutedGroup {
   readonly #json: Uint8Array[] = [];
   readonly #routes = new Map<string, RouteBuilder>();
   readonly #inverses: RoomDelta[] = [];
+  /** By call, the newest refusal of this group: the place is told of it once the group is final. */
+  readonly #refused = new Map<CallOrder, unknown>();
   #bytes = 0;
 
   constructor(fold: Fold, submissions: readonly ParsedSubmission[]) {
@@ -97,15 +100,18 @@ export class RoutedGroup {
   }
 
   #route(submission: ParsedSubmission): SubmissionVerdict {
-    const { stream, events } = submission;
+    const { stream, events, place } = submission;
     const passed = this.#passedOf(stream);
-    const refusal = this.#rewound(submission, passed);
-    if (refusal !== null) return { refusal, accepted: 0, duplicates: 0, routed: 0, wantedRoomIds: [], streamPosition: passed };
-    for (const room of submission.rooms) this.#applySnapshots(room);
+    const refusal = this.#refusalBefore(place) ?? this.#rewound(submission, passed);
+    if (refusal !== null) {
+      if (place !== undefined) this.#refused.set(place.order, refusal);
+      return { refusal, accepted: 0, duplicates: 0, routed: 0, wantedRoomIds: [], streamPosition: passed };
+    }
+    this.#applyContexts(submission, passed);
     let accepted = 0;
     let routed = 0;
     for (const submitted of events) {
-      if (submitted.streamPosition !== 0 && submitted.streamPosition <= passed) continue;
+      if (isDuplicate(submitted, passed)) continue;
       accepted++;
       routed += this.#routeEvent(submitted);
       if (submitted.streamPosition !== 0) {
@@ -133,6 +139,27 @@ export class RoutedGroup {
       'This stream position was taken over before with another event, so the stream of the homeserver went back. Nothing of the request is applied. ' +
       'Submit under a new stream name, from the position that the homeserver has now.';
     return new RefusalError('STREAM_POSITION_REWOUND', message, { field: `events[${at}].stream_position`, metadata: { stream_position: String(passed) } });
+  }
+
+  #refusalBefore(place: CallPlace | undefined): unknown {
+    return place === undefined ? null : (place.refusal() ?? this.#refused.get(place.order) ?? null);
+  }
+
+  /**
+   * Contexts hold from just before the first event. Where events of the request are duplicates, the room has their
+   * membership already, which a context takes back: it is told anew. A request that the stream has gone past is older
+   * than what is known of its rooms and says nothing of them.
+   */
+  #applyContexts({ rooms, events }: ParsedSubmission, passed: number): void {
+    const last = events.findLast(({ streamPosition }) => streamPosition !== 0)?.streamPosition ?? passed;
+    if (rooms.length === 0 || last < passed) return;
+    for (const room of rooms) this.#applySnapshots(room);
+    const told = new Set(rooms.flatMap(({ roomId, localMembers }) => (localMembers === undefined ? [] : [roomId])));
+    for (const submitted of events) {
+      const { event } = submitted;
+      const delta = isDuplicate(submitted, passed) && told.has(event.roomId) ? roomDeltasOf(event, this.#fold.serverName) : null;
+      if (delta !== null) this.#apply(this.#fold.rooms.get(event.roomId), delta);
+    }
   }
 
   #applySnapshots({ roomId, localMembers, localAliases }: SubmittedRoom): void {
@@ -181,4 +208,9 @@ export class RoutedGroup {
     for (const { roomId } of submission.rooms) if (rooms.get(roomId).wantsContext(index)) wanted.add(roomId);
     return [...wanted];
   }
+}
+
+/** Taken over before, as the stream's position says. */
+function isDuplicate({ streamPosition }: SubmittedEvent, passed: number): boolean {
+  return streamPosition !== 0 && streamPosition <= passed;
 }

@@ -98,13 +98,15 @@ export class Ledger implements AsyncDisposable {
 
   /** Resolves when the submission is durable. Rejects with a RefusalError, or a StoreError of kind `unavailable` or `exhausted`. */
   submit(submission: ParsedSubmission): Promise<SubmissionResult> {
-    if (this.#behind) return Promise.reject(new StoreError('unavailable', 'the log cannot be reached'));
+    return this.#queue.offer(submission, this.#refusalOf(submission));
+  }
+
+  /** What keeps the submission from being queued at all. */
+  #refusalOf({ stream }: ParsedSubmission): Error | null {
+    if (this.#behind) return new StoreError('unavailable', 'the log cannot be reached');
     const { streams } = this.#fold;
-    if (!streams.has(submission.stream) && streams.count >= this.#options.limits.streamsMax) {
-      const message = `This homeserver has ${streams.count} streams already, the most there may be. Use one of them.`;
-      return Promise.reject(new RefusalError('INVALID_FIELD', message, { field: 'stream' }));
-    }
-    return this.#queue.offer(submission);
+    if (streams.has(stream) || streams.count < this.#options.limits.streamsMax) return null;
+    return new RefusalError('INVALID_FIELD', `This homeserver has ${streams.count} streams already, the most there may be. Use one of them.`, { field: 'stream' });
   }
 
   /**

@@ -72,13 +72,25 @@ export class IngestQueue {
     return this.#bytes;
   }
 
-  offer(submission: ParsedSubmission): Promise<SubmissionResult> {
+  /** `refusal`: what keeps the submission from being queued, known beforehand. Every refusal is told to its place in the call at once. */
+  offer(submission: ParsedSubmission, refusal: Error | null = null): Promise<SubmissionResult> {
+    const { place } = submission;
+    const { promise, resolve, reject } = Promise.withResolvers<SubmissionResult>();
+    const refuse = (error: unknown): void => {
+      place?.refuse(error);
+      reject(error);
+    };
+    const reason = place?.refusal() ?? refusal ?? this.#fullFor(submission);
+    if (reason === null) this.#put({ kind: 'submission', submission, settle: resolve, refuse });
+    else refuse(reason);
+    return promise;
+  }
+
+  #fullFor(submission: ParsedSubmission): RefusalError | null {
     const full = this.#items.length - this.#head >= this.#limits.queueItemsMax || (this.#bytes > 0 && this.#bytes + submission.bytes > this.#limits.queueBytesMax);
-    if (full && !this.#closed) {
-      const message = 'Too much is waiting to be written for this homeserver. Send the request again after the given delay.';
-      return Promise.reject(new RefusalError('QUEUE_FULL', message, { retryDelayMs: this.#limits.retryDelayMs }));
-    }
-    return new Promise((settle, refuse) => this.#put({ kind: 'submission', submission, settle, refuse }));
+    if (!full || this.#closed) return null;
+    const message = 'Too much is waiting to be written for this homeserver. Send the request again after the given delay.';
+    return new RefusalError('QUEUE_FULL', message, { retryDelayMs: this.#limits.retryDelayMs });
   }
 
   offerChange(plan: PlannedChange): Promise<number> {

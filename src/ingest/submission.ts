@@ -1,6 +1,7 @@
 /**
  * A request as it waits for its group: parsed at the door, bytes untouched.
  */
+import type { CallPlace } from '../appservice/call-order.ts';
 import type { RoutingEvent } from '../appservice/event.ts';
 
 /** A room event and the homeserver's stream position of it; 0 = none. */
@@ -25,6 +26,8 @@ export interface ParsedSubmission {
   readonly rooms: readonly SubmittedRoom[];
   /** JSON bytes of the events together. */
   readonly bytes: number;
+  /** Among the submissions of its call; undefined: it stands alone. */
+  readonly place?: CallPlace | undefined;
 }
 
 export interface SubmissionResult {

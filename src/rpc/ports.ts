@@ -1,7 +1,8 @@
 /**
- * What the two doors need of the house, declared here by its consumer. `service.ts` brings the implementations.
+ * What the two doors need of the house, declared here by who needs it. `service.ts` brings the implementations.
  * Expected refusals are {@link Refusal}s thrown by the implementations: rpc/errors.ts has the one table that maps them.
  */
+import type { CallPlace } from '../appservice/call-order.ts';
 import type { DeliveryState } from '../appservice/delivery-state.ts';
 import type { DomainEventRecord } from '../appservice/domain-event.ts';
 import type { NamespaceKind, Registration } from '../appservice/registration.ts';
@@ -14,6 +15,8 @@ export interface Submission {
   readonly stream: string;
   readonly events: readonly { readonly json: Uint8Array; readonly streamPosition: number }[];
   readonly rooms: readonly RoomContext[];
+  /** Among the messages of one stream; undefined: a call of its own. */
+  readonly place?: CallPlace | undefined;
 }
 
 export interface RoomContext {

@@ -10,10 +10,12 @@ import type {
   SubmitEventsRequestSchema,
   SubmitEventsResponseSchema,
 } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
+import { CallOrder } from '../appservice/call-order.ts';
+import type { CallPlace } from '../appservice/call-order.ts';
 import type { Caller } from './authentication.ts';
 import { authorizeFrom, streamName, subjectFrom, submissionBytes, submissionFrom, submissionResultTo } from './conversion.ts';
 import { pipelined, untilAborted } from './pipeline.ts';
-import type { HomeserverPort, Homeservers } from './ports.ts';
+import type { HomeserverPort, Homeservers, SubmissionResult } from './ports.ts';
 import { Code, RpcStatus } from './status.ts';
 
 /** Messages of one stream that are worked on at a time. */
@@ -40,7 +42,8 @@ export class RouterMethods {
     draining: AbortSignal,
   ): AsyncGenerator<MessageInitShape<typeof SubmitEventsResponseSchema>> {
     const limits = { inFlightMax: STREAM_IN_FLIGHT_MAX, bytesMax: STREAM_BYTES_MAX, bytesOf: submissionBytes };
-    yield* untilDrained(pipelined(untilAborted(requests, draining), (request) => this.submitEvents(request, caller), limits), draining);
+    const order = new CallOrder();
+    yield* untilDrained(pipelined(untilAborted(requests, draining), (request) => this.#submitAt(order.nextPlace(), request, caller), limits), draining);
   }
 
   async getStreamPosition(request: MessageShape<typeof GetStreamPositionRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof GetStreamPositionResponseSchema>> {
@@ -57,6 +60,18 @@ export class RouterMethods {
   async authorizeIdentifier(request: MessageShape<typeof AuthorizeIdentifierRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof AuthorizeIdentifierResponseSchema>> {
     const appserviceId = this.#homeserver(request.serverName, caller).authorize(authorizeFrom(request));
     return appserviceId === undefined ? {} : { appserviceId };
+  }
+
+  /** A refusal at the door is told before anything is waited for, so before the next message is looked at. */
+  async #submitAt(place: CallPlace, request: MessageShape<typeof SubmitEventsRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof SubmitEventsResponseSchema>> {
+    let submitted: Promise<SubmissionResult>;
+    try {
+      submitted = this.#homeserver(request.serverName, caller).submit({ ...submissionFrom(request), place });
+    } catch (error) {
+      place.refuse(error);
+      throw error;
+    }
+    return submissionResultTo(await submitted);
   }
 
   #homeserver(serverName: string | undefined, caller: Caller): HomeserverPort {
