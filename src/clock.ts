@@ -49,6 +49,17 @@ export const systemClock: Clock = {
   pause: () => new Promise((resolve) => setImmediate(resolve)),
 };
 
+/** The share of the time since the last call in which the event loop had work, from 0 to 1. One asker only. */
+export function eventLoopLoad(): () => number {
+  let before = performance.eventLoopUtilization();
+  return () => {
+    const now = performance.eventLoopUtilization();
+    const { utilization } = performance.eventLoopUtilization(now, before);
+    before = now;
+    return utilization;
+  };
+}
+
 export const systemRandom: Random = {
   next: () => Math.random(),
   hex: (count) => randomBytes(count).toString('hex'),

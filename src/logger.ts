@@ -42,10 +42,12 @@ export interface OwnedLogger extends Logger, Disposable {
   flush(): void;
 }
 
+/** Lines are handed on in pieces of about this length. */
+const WRITE_LENGTH = 8 * 1024;
 /** Beyond this much unwritten text, a reader that does not read loses lines. */
 const HELD_BYTES_MAX = 16 * 1024 * 1024;
 
-export function createLogger({ level, format, clock, sink = standardOutput() }: LoggerOptions): OwnedLogger {
+export function createLogger({ level, format, clock, sink = standardOutput(clock) }: LoggerOptions): OwnedLogger {
   const output = format === 'json' ? sink : { write: (line: string) => sink.write(prettyLine(line)) };
   const log = pino(
     {
@@ -74,15 +76,25 @@ export function createLogger({ level, format, clock, sink = standardOutput() }: 
   };
 }
 
-/** Lines leave as they come, without holding up the caller; at the end they are written at once. */
-function standardOutput(): LogSink {
+/** The lines of one turn of the event loop leave together, without holding up the caller; at the end they are written at once. */
+function standardOutput(clock: Pick<Clock, 'pause'>): LogSink {
   const stream = destination({ fd: 1, sync: false, maxLength: HELD_BYTES_MAX });
+  let held = '';
   // A reader that went away is no reason to stop delivering.
   stream.on('error', () => undefined);
+  const pass = (): void => {
+    if (held !== '') stream.write(held);
+    held = '';
+  };
   return {
-    write: (line) => void stream.write(line),
+    write(line) {
+      if (held === '') void clock.pause().then(pass);
+      held += line;
+      if (held.length >= WRITE_LENGTH) pass();
+    },
     flush() {
       try {
+        pass();
         stream.flushSync();
       } catch {
         writeSync(2, 'appservice-router: the last log lines could not be written\n');
@@ -95,20 +107,35 @@ const SECRET_NAME = /token|authorization|password|secret|cookie/i;
 /** A field that is named after a secret and is none. */
 const PUBLIC_NAMES: ReadonlySet<string> = new Set(['page_token', 'token_count', 'token_name']);
 const SECRET_FORMS: readonly RegExp[] = [/(\bBearer\s+)[^\s"',]+/gi, /(\b(?:access_token|as_token|hs_token)["']?\s*[=:]\s*["']?)[^\s&"',}]+/gi, /(\/\/[^/\s:@]*:)[^/\s@]+(?=@)/g];
+/** What every one of these forms has in it; most texts have none of it. */
+const SUSPICIOUS = /bearer|_token|:\/\//i;
 const STRUCK_OUT = '[redacted]';
 
 /** Strikes out what has the form of a token: a bearer header, a token in a query or in JSON or YAML, a password in a URL. */
 export function struckOut(text: string): string {
+  if (!SUSPICIOUS.test(text)) return text;
   let clean = text;
   for (const form of SECRET_FORMS) clean = clean.replace(form, `$1${STRUCK_OUT}`);
   return clean;
+}
+
+/** Names of fields are few and stand in the code, so each is judged once. */
+const judgedNames = new Map<string, boolean>();
+const JUDGED_NAMES_MAX = 1_000;
+
+function isSecretName(name: string): boolean {
+  const known = judgedNames.get(name);
+  if (known !== undefined) return known;
+  const isSecret = SECRET_NAME.test(name) && !PUBLIC_NAMES.has(name);
+  if (judgedNames.size < JUDGED_NAMES_MAX) judgedNames.set(name, isSecret);
+  return isSecret;
 }
 
 function withoutSecrets(fields: LogFields): Record<string, unknown> {
   const clean: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(fields)) {
     if (value === undefined) continue;
-    if (SECRET_NAME.test(name) && !PUBLIC_NAMES.has(name)) clean[name] = STRUCK_OUT;
+    if (isSecretName(name)) clean[name] = STRUCK_OUT;
     else if (typeof value === 'string') clean[name] = struckOut(value);
     else clean[name] = Array.isArray(value) ? value.map((item: string) => struckOut(item)) : value;
   }

@@ -10,9 +10,11 @@ import { networkInterfaces } from 'node:os';
 import { AppserviceAdmin } from './admin/appservice-admin.ts';
 import { Registrar } from './admin/registrar.ts';
 import { patternProblem } from './appservice/namespaces.ts';
+import { eventLoopLoad } from './clock.ts';
 import type { Clock, Random } from './clock.ts';
 import { Delivery, DELIVERY_DEFAULTS } from './delivery/delivery.ts';
 import type { DeliverySettings } from './delivery/delivery.ts';
+import { Pacer, PACER_DEFAULTS } from './delivery/pacer.ts';
 import { HttpPush } from './delivery/push.ts';
 import { PRESENCE_DEFAULTS, ReplicaPresence } from './delivery/replica-presence.ts';
 import { EventFeed } from './event-feed.ts';
@@ -125,6 +127,7 @@ export class Service implements AsyncDisposable {
     const policy = createAddressPolicy({ ...settings.outbound, ownListeners: () => listeners, localAddresses });
     const client = opened.use(new HttpClient({ ...HTTP_CLIENT_LIMITS, clock, policy, network: systemNetwork() }));
     const push = new HttpPush({ client, clock, pushTimeoutMs: settings.pushTimeoutMs, retryAfterMsMax: RETRY_AFTER_MS_MAX });
+    const pacer = new Pacer(clock, eventLoopLoad(), PACER_DEFAULTS);
     const feed = new EventFeed({ logger, meter: telemetry });
 
     const files: RegistrationFiles[] = [];
@@ -143,7 +146,7 @@ export class Service implements AsyncDisposable {
         logger,
         limits: { ...HOMESERVER_LIMITS, retentionMs: parts.isStoreExclusive ? settings.logRetentionMs : Math.max(settings.logRetentionMs, SHARED_RETENTION_MS) },
         delivery: (routes, registrations) =>
-          new Delivery({ serverName, store, routes, registrations, push, clock, random, logger, meter: telemetry, events: feed, presence, settings: deliverySettings }),
+          new Delivery({ serverName, store, routes, registrations, push, clock, random, logger, meter: telemetry, events: feed, presence, pacer, settings: deliverySettings }),
       });
       opened.use(homeserver);
       const registrar = new Registrar({ serverName, registrations: () => homeserver.registrations, ledger: homeserver.ledger, vault: parts.vault, registrationsMax: REGISTRATIONS_MAX });

@@ -11,8 +11,7 @@ import type { Clock, Random } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import { StoreError } from '../store/errors.ts';
 import type { AppserviceState, AppserviceStateStore, SegmentLog } from '../store/port.ts';
-import { Pacer, PACER_DEFAULTS } from './pacer.ts';
-import type { PacerLimits } from './pacer.ts';
+import type { Pacer } from './pacer.ts';
 import type { DeliveryMeter, Push, RegistrationInForce, RegistrationSource, RouteAnnouncement, RouteReader } from './ports.ts';
 import type { ReplicaPresence } from './replica-presence.ts';
 import { Roster } from './roster.ts';
@@ -31,8 +30,6 @@ export interface DeliverySettings {
   readonly bytesMax: number;
   /** Wait after the first failed attempt, and the longest. */
   readonly backoff: BackoffLimits;
-  /** How many transactions that are not full may leave. */
-  readonly pacing: PacerLimits;
   /** Wait between two tries while the store is away. */
   readonly storeRetry: BackoffLimits;
   /** Longest time that anything waits whose wake was lost; how often replicas look at each other's states. */
@@ -51,7 +48,6 @@ export const DELIVERY_DEFAULTS: DeliverySettings = {
   entriesMax: 100,
   bytesMax: 1_000_000,
   backoff: { firstMs: 2_000, maxMs: 512_000 },
-  pacing: PACER_DEFAULTS,
   storeRetry: { firstMs: 100, maxMs: 5_000 },
   pollIntervalMs: 1_000,
   statesMax: 500,
@@ -71,6 +67,8 @@ export interface DeliveryOptions {
   readonly logger: Logger;
   readonly meter: DeliveryMeter;
   readonly events: DomainEventSink;
+  /** One for the whole process. */
+  readonly pacer: Pacer;
   /** Started before delivery is, disposed after. */
   readonly presence: ReplicaPresence;
   readonly settings: DeliverySettings;
@@ -87,14 +85,14 @@ export class Delivery implements AsyncDisposable {
   readonly #storeRetry: StoreRetryOptions;
 
   constructor(options: DeliveryOptions) {
-    const { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, settings } = options;
+    const { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, pacer, settings } = options;
     const { entriesMax, bytesMax, backoff, statesMax, pollIntervalMs } = settings;
     if (entriesMax < 1 || entriesMax > TRANSACTION_ENTRIES_LIMIT || bytesMax < 1) throw new Error('the limits of a transaction are out of range');
     this.#options = options;
     this.#storeRetry = { clock, random, logger, serverName, limits: settings.storeRetry };
     this.#writer = new StateWriter({ serverName, store, clock, statesMax });
     const limits = { entriesMax, bytesMax, backoff };
-    const context = { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, limits, pacer: new Pacer(clock, settings.pacing), storeRetry: this.#storeRetry };
+    const context = { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, limits, pacer, storeRetry: this.#storeRetry };
     this.#roster = new Roster({ context, presence, writer: this.#writer, log: store, pollIntervalMs });
   }
 

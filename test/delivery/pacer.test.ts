@@ -20,11 +20,12 @@ function senders(count: number, pacer: () => Pacer): Counted[] {
   });
 }
 
-const LIMITS = { cutsPerSecond: 1000, burstMax: 10, turnMs: 2 };
+const LIMITS = { cutsPerSecondMin: 100, cutsPerSecondMax: 1000, burstMax: 10, busyLoad: 0.8, judgeMs: 20, turnMs: 2 };
+const idle = (): number => 0;
 
 test('while there are tokens everybody cuts at once, and no timer runs', () => {
   const clock = new VirtualClock();
-  const pacer = new Pacer(clock, LIMITS);
+  const pacer = new Pacer(clock, idle, LIMITS);
   const all = senders(10, () => pacer);
   for (const sender of all) sender.wake();
   assert.deepEqual(all.map(({ cuts }) => cuts), Array.from({ length: 10 }, () => 1));
@@ -33,7 +34,7 @@ test('while there are tokens everybody cuts at once, and no timer runs', () => {
 
 test('I8 I10 beyond them each waits its turn, in order, and nobody is passed over', async () => {
   const clock = new VirtualClock();
-  const pacer = new Pacer(clock, LIMITS);
+  const pacer = new Pacer(clock, idle, LIMITS);
   const all = senders(110, () => pacer);
   for (const sender of all) sender.wake();
   assert.equal(all.filter(({ cuts }) => cuts > 0).length, 10);
@@ -46,7 +47,7 @@ test('I8 I10 beyond them each waits its turn, in order, and nobody is passed ove
 
 test('a sender that asks again while it waits keeps its place and takes one token', async () => {
   const clock = new VirtualClock();
-  const pacer = new Pacer(clock, { ...LIMITS, burstMax: 1 });
+  const pacer = new Pacer(clock, idle, { ...LIMITS, burstMax: 1 });
   const [first, second, third] = senders(3, () => pacer);
   assert.ok(first !== undefined && second !== undefined && third !== undefined);
   first.wake();
@@ -58,7 +59,7 @@ test('a sender that asks again while it waits keeps its place and takes one toke
 
 test('the rate holds over time, whatever is asked', async () => {
   const clock = new VirtualClock();
-  const pacer = new Pacer(clock, LIMITS);
+  const pacer = new Pacer(clock, idle, LIMITS);
   const all = senders(50, () => pacer);
   for (let step = 0; step < 100; step++) {
     for (const sender of all) sender.wake();
@@ -66,4 +67,26 @@ test('the rate holds over time, whatever is asked', async () => {
   }
   const cuts = all.reduce((sum, sender) => sum + sender.cuts, 0);
   assert.ok(cuts > 900 && cuts <= 1010, `${cuts} cuts in a second`);
+});
+
+test('the rate falls while the event loop is busy and rises again when it is not', async () => {
+  const clock = new VirtualClock();
+  let load = 1;
+  const pacer = new Pacer(clock, () => load, LIMITS);
+  const all = senders(50, () => pacer);
+  const second = async (): Promise<number> => {
+    const before = all.reduce((sum, sender) => sum + sender.cuts, 0);
+    for (let step = 0; step < 100; step++) {
+      for (const sender of all) sender.wake();
+      await clock.advance(10);
+    }
+    return all.reduce((sum, sender) => sum + sender.cuts, 0) - before;
+  };
+  await second();
+  assert.equal(pacer.cutsPerSecond, LIMITS.cutsPerSecondMin);
+  const slow = await second();
+  load = 0.3;
+  await second();
+  assert.equal(pacer.cutsPerSecond, LIMITS.cutsPerSecondMax);
+  assert.ok(slow <= 110 && (await second()) > 900);
 });

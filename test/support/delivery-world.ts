@@ -5,6 +5,7 @@
 import type { DomainEvent } from '../../src/appservice/domain-event.ts';
 import type { Registration } from '../../src/appservice/registration.ts';
 import type { Clock } from '../../src/clock.ts';
+import { Pacer, PACER_DEFAULTS } from '../../src/delivery/pacer.ts';
 import { Delivery, DELIVERY_DEFAULTS } from '../../src/delivery/delivery.ts';
 import type { DeliverySettings } from '../../src/delivery/delivery.ts';
 import type { Push, PushOutcome, PushRequest, RegistrationInForce, RegistrationSource, RouteReader } from '../../src/delivery/ports.ts';
@@ -213,6 +214,7 @@ export class DeliveryWorld {
       random,
       logger,
       presence,
+      pacer: new Pacer(clock, () => 0, PACER_DEFAULTS),
       meter: {
         attempt: (_serverName, appserviceId, outcome) => this.metered.push(`attempt ${appserviceId} ${outcome}`),
         delivered: (_serverName, appserviceId, count) => this.metered.push(`delivered ${appserviceId} ${count}`),
