@@ -1,101 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, rename, symlink, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
-import { RefusalError } from '../../src/appservice/refusal.ts';
-import type { Registration } from '../../src/appservice/registration.ts';
-import { systemClock } from '../../src/clock.ts';
-import type { Logger } from '../../src/logger.ts';
-import type { InForce } from '../../src/registration/file-plan.ts';
+import { test } from 'node:test';
 import { registrationDisk } from '../../src/registration/registration-disk.ts';
-import type { DiskSnapshot, RegistrationDisk } from '../../src/registration/registration-disk.ts';
-import { RegistrationFiles } from '../../src/registration/registration-files.ts';
-import type { RegistrationFilesOptions, RegistrationTarget } from '../../src/registration/registration-files.ts';
+import type { RegistrationFilesOptions } from '../../src/registration/registration-files.ts';
 import { registrationFromYaml } from '../../src/registration/registration-yaml.ts';
 import { StoreError } from '../../src/store/errors.ts';
-import { VirtualClock } from '../support/clock.ts';
-import { RULES, YAML } from './rules.ts';
-
-const root = await mkdtemp(join(tmpdir(), 'router-files-'));
-after(() => rm(root, { recursive: true }));
-const HOUR_MS = 3_600_000;
-let count = 0;
-
-/** The target as a script: it keeps what it is given, and refuses what a registrar would. */
-class Target implements RegistrationTarget {
-  readonly inForce = new Map<string, InForce>();
-  readonly parked = new Set<string>();
-  readonly calls: string[] = [];
-  refuseWith: Error | null = null;
-
-  list(): InForce[] {
-    return [...this.inForce.values()];
-  }
-
-  api(registration: Registration): void {
-    this.inForce.set(registration.id, { appserviceId: registration.id, origin: 'api', registration });
-  }
-
-  async put(registration: Registration, { origin, resumeParked }: { origin: 'files'; resumeParked: boolean }): Promise<void> {
-    this.calls.push(`put ${registration.id}${resumeParked ? ' resumed' : ''}`);
-    if (this.refuseWith !== null) throw this.refuseWith;
-    const rival = this.list().find((other) => other.appserviceId !== registration.id && other.registration.as_token === registration.as_token);
-    if (rival !== undefined) throw new RefusalError('REGISTRATION_CONFLICT', `The as_token is that of "${rival.appserviceId}" already.`);
-    if (this.parked.has(registration.id) && !resumeParked) throw new RefusalError('DELIVERY_STATE_FORBIDS', 'It was removed with its backlog parked.');
-    this.parked.delete(registration.id);
-    this.inForce.set(registration.id, { appserviceId: registration.id, origin, registration });
-  }
-
-  async remove(appserviceId: string, backlog: 'park'): Promise<void> {
-    this.calls.push(`remove ${appserviceId} ${backlog}`);
-    if (this.refuseWith !== null) throw this.refuseWith;
-    this.inForce.delete(appserviceId);
-    this.parked.add(appserviceId);
-  }
-
-  takeCalls(): string[] {
-    return this.calls.splice(0);
-  }
-}
-
-interface World extends AsyncDisposable {
-  readonly directory: string;
-  readonly target: Target;
-  readonly log: string[];
-  files: RegistrationFiles;
-  write(name: string, text: string): Promise<void>;
-  restart(): Promise<void>;
-}
-
-function yaml(id: string, token = `as-secret-of-${id}`, more = ''): string {
-  return YAML.replace('id: irc', `id: ${id}`).replace(/as_token: .*/, `as_token: ${token}`) + more;
-}
-
-/** A directory without hints, looked at when a test asks. */
-async function world(files: Readonly<Record<string, string>>, options: Partial<RegistrationFilesOptions> = {}): Promise<World> {
-  const directory = join(root, `${++count}`);
-  await mkdir(directory);
-  const write = (name: string, text: string): Promise<void> => writeFile(join(directory, name), text);
-  for (const [name, text] of Object.entries(files)) await write(name, text);
-  const target = new Target();
-  const log: string[] = [];
-  const line = (fields: object, message: string): void => void log.push(`${message} ${JSON.stringify(fields)}`);
-  const logger: Logger = { debug: line, info: line, warn: line, error: line };
-  const disk: RegistrationDisk = { ...registrationDisk([directory]), watch: () => ({ [Symbol.dispose]: () => undefined }) };
-  const read: RegistrationFilesOptions['read'] = (text) => registrationFromYaml(text, RULES);
-  const start = (): Promise<RegistrationFiles> => RegistrationFiles.start({ disk, target, read, clock: systemClock, logger, settleMs: 1, pollMs: HOUR_MS, ...options });
-  const self: World = {
-    directory, target, log, write,
-    files: await start(),
-    async restart() {
-      await self.files[Symbol.asyncDispose]();
-      self.files = await start();
-    },
-    [Symbol.asyncDispose]: () => self.files[Symbol.asyncDispose](),
-  };
-  return self;
-}
+import { newDirectory, world, yaml } from './files-world.ts';
+import { RULES } from './rules.ts';
 
 test('files found at the start are put, and a second start with the same files puts nothing', async () => {
   await using one = await world({ 'b.yml': yaml('xmpp'), 'a.yaml': yaml('irc'), 'note.txt': 'x', '.hidden.yaml': 'x: [', 'c.yaml~': '[' });
@@ -245,9 +157,8 @@ test('an empty or missing directory removes nothing and is reported', async () =
 });
 
 test('while one path is lost, files gone from another remove nothing', async () => {
-  const other = join(root, `${++count}`);
-  const directory = join(root, `${++count}`);
-  await mkdir(directory);
+  const other = join(await newDirectory(), 'missing');
+  const directory = await newDirectory();
   await writeFile(join(directory, 'a.yaml'), yaml('irc'));
   await writeFile(join(directory, 'b.yaml'), yaml('xmpp'));
   await using one = await world({}, { disk: { ...registrationDisk([directory, other]), watch: () => ({ [Symbol.dispose]: () => undefined }) } });
@@ -342,88 +253,5 @@ test('files that are no UTF-8, too large or no files are reported', async () => 
     ['d.yaml', 'no regular file'],
     ['e.yaml', 'ENOENT'],
   ]);
-  assert.deepEqual(one.target.takeCalls(), ['put irc']);
-});
-
-/** A disk that shows one scripted text after the other, one for each reading. */
-function scriptedDisk(texts: readonly string[]): { disk: RegistrationDisk; hint(): void; readings(): number; change(): void } {
-  let at = 0;
-  let revision = 0;
-  let hint = (): void => undefined;
-  const disk: RegistrationDisk = {
-    async read(): Promise<DiskSnapshot> {
-      const text = texts[Math.min(at++, texts.length - 1)] ?? '';
-      return { files: [{ path: '/a.yaml', digest: text, content: { kind: 'text', text } }], lost: [], digest: text };
-    },
-    signature: async () => `${revision}`,
-    watch: (changed) => {
-      hint = changed;
-      return { [Symbol.dispose]: () => undefined };
-    },
-  };
-  return { disk, hint: () => hint(), readings: () => at, change: () => { revision++; } };
-}
-
-test('a half-written file is read again until it stays the same', async () => {
-  const clock = new VirtualClock();
-  const half = yaml('irc', 'as-secret-new').slice(0, 120);
-  const { disk, hint } = scriptedDisk([yaml('irc'), half, yaml('irc', 'as-secret-new')]);
-  await using one = await world({}, { disk, clock, settleMs: 250, pollMs: 5_000 });
-  one.target.takeCalls();
-  hint();
-  await clock.advance(249);
-  assert.deepEqual([one.target.takeCalls(), one.files.problems()], [[], []]);
-  await clock.advance(251);
-  assert.deepEqual([one.target.takeCalls(), one.files.problems()], [['put irc'], []]);
-  assert.equal(one.target.inForce.get('irc')?.registration.as_token, 'as-secret-new');
-});
-
-test('a change without a hint is found by the poll, and nothing is read while nothing changes', async () => {
-  const clock = new VirtualClock();
-  const { disk, readings, change } = scriptedDisk([yaml('irc'), yaml('irc', 'as-secret-new')]);
-  await using one = await world({}, { disk, clock, settleMs: 250, pollMs: 5_000 });
-  await clock.advance(20_000);
-  assert.equal(readings(), 1);
-  change();
-  await clock.advance(5_300);
-  assert.deepEqual(one.target.takeCalls(), ['put irc', 'put irc']);
-});
-
-test('files that never rest are reported and change nothing', async () => {
-  const clock = new VirtualClock();
-  const texts = Array.from({ length: 200 }, (_, at) => yaml('irc', `as-secret-${at}`));
-  const { disk, hint } = scriptedDisk(texts);
-  await using one = await world({}, { disk, clock, settleMs: 250, pollMs: HOUR_MS });
-  one.target.takeCalls();
-  hint();
-  await clock.advance(60_000);
-  assert.deepEqual(one.target.takeCalls(), []);
-  assert.match(one.files.problems()[0]?.message ?? '', /change all the time/);
-});
-
-test('a change on the disk is noticed by itself', async () => {
-  const directory = join(root, `${++count}`);
-  await mkdir(directory);
-  await writeFile(join(directory, 'a.yaml'), yaml('irc'));
-  const noticed = Promise.withResolvers();
-  await using one = await world({}, { disk: registrationDisk([directory]), settleMs: 1, pollMs: 50 });
-  const put = one.target.put.bind(one.target);
-  one.target.put = async (...args) => {
-    await put(...args);
-    noticed.resolve(null);
-  };
-  await writeFile(join(directory, 'b.yaml'), yaml('xmpp'));
-  await noticed.promise;
-  assert.deepEqual([...one.target.inForce.keys()], ['irc', 'xmpp']);
-});
-
-test('disposing ends a wait for files, and settled resolves', async () => {
-  const clock = new VirtualClock();
-  const { disk } = scriptedDisk([yaml('irc'), yaml('irc', 'as-secret-new')]);
-  const one = await world({}, { disk, clock, settleMs: 250, pollMs: 5_000 });
-  const settled = one.files.settled();
-  await one.files[Symbol.asyncDispose]();
-  await settled;
-  await one.files.settled();
   assert.deepEqual(one.target.takeCalls(), ['put irc']);
 });
