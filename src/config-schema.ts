@@ -145,7 +145,7 @@ export function storeLabel(store: StoreLocation): string {
 }
 
 /** What is wrong with a `host:port` to listen on, as the rest of a sentence; null if nothing is. */
-export function listenProblem(text: string): string | null {
+function listenProblem(text: string): string | null {
   const match = /^(\[[0-9A-Fa-f:.]+\]|[^\s:/[\]]*):(\d{1,5})$/.exec(text);
   if (match === null) return 'must be a host and a port, such as 127.0.0.1:8080 or [::1]:8080';
   if (match[1] === '') return 'must name a host before the port; write 0.0.0.0 for all addresses';

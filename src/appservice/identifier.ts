@@ -4,7 +4,7 @@
 import type { NamespaceKind } from './registration.ts';
 
 /** Bytes of an identifier, sigil and domain included, as the specification has it. */
-export const IDENTIFIER_BYTES_MAX = 255;
+const IDENTIFIER_BYTES_MAX = 255;
 
 /** An identifier that namespaces of one kind may claim. */
 export interface Subject {

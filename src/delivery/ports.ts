@@ -1,5 +1,5 @@
 /**
- * What delivery needs of the rest of the house, declared here by its consumer.
+ * What delivery needs of the rest of the house, declared here by who needs it.
  */
 import type { Registration } from '../appservice/registration.ts';
 import type { RoutedEntry, RouteLimits } from '../store/port.ts';

@@ -109,18 +109,6 @@ export function createAddressPolicy(options: AddressPolicyOptions): AddressPolic
 
 const NO_HOST = 'This is no valid host name or address.';
 
-/**
- * Why a URL's host can never be an appservice, under any policy: null for names, and for addresses that are not always
- * refused. Takes every spelling a URL takes: `[::ffff:169.254.169.254]`, `0xa9fea9fe`, a trailing dot.
- */
-export function literalAddressProblem(host: string): string | null {
-  const literal = literalOf(host);
-  if (literal.kind === 'invalid') return NO_HOST;
-  if (literal.kind === 'name') return null;
-  const address = parseAddress(literal.address);
-  return address === null ? NO_HOST : refusal(spellingsOf(address));
-}
-
 /** Why an entry of the allow list cannot be used; null if it can. */
 export function allowEntryProblem(entry: string): string | null {
   if (entry.startsWith('unix:')) return entry.startsWith('unix:/') ? null : `${entry}: the path of a unix socket must be absolute.`;

@@ -17,13 +17,13 @@ export interface RegistrationRules {
 }
 
 export const NAMESPACE_KINDS: readonly NamespaceKind[] = ['users', 'aliases', 'rooms'];
-export const ID_LENGTH_MAX = 255;
-export const TOKEN_LENGTH_MAX = 1024;
-export const URL_LENGTH_MAX = 2048;
-export const NAMESPACES_MAX = 10_000;
-export const PROTOCOLS_MAX = 100;
-export const PUSH_TIMEOUT_MS = { min: 1_000, max: 600_000 } as const;
-export const QUERY_TIMEOUT_MS = { min: 100, max: 120_000 } as const;
+const ID_LENGTH_MAX = 255;
+const TOKEN_LENGTH_MAX = 1024;
+const URL_LENGTH_MAX = 2048;
+const NAMESPACES_MAX = 10_000;
+const PROTOCOLS_MAX = 100;
+const PUSH_TIMEOUT_MS = { min: 1_000, max: 600_000 } as const;
+const QUERY_TIMEOUT_MS = { min: 100, max: 120_000 } as const;
 /** Matrix appendix "Identifier grammar". */
 const USER_ID_BYTES_MAX = 255;
 const SHOWN_LENGTH_MAX = 200;

@@ -19,8 +19,8 @@ import type { DomainEventRecord } from '../appservice/domain-event.ts';
 import type { AppserviceStatus, AuthorizeRequest, RoomContext, Subject, Submission, SubmissionResult } from './ports.ts';
 import { Code, RpcStatus } from './status.ts';
 
-export const EVENTS_MAX = 1000;
-export const ROOMS_MAX = 1000;
+const EVENTS_MAX = 1000;
+const ROOMS_MAX = 1000;
 export const REQUEST_BYTES_MAX = 8 * 1024 * 1024;
 const STREAM_BYTES_MAX = 255;
 const ROOM_ID_BYTES_MAX = 1024;

@@ -48,7 +48,7 @@ export const STORE_FAILURES: Readonly<Record<StoreErrorKind, StoreRule>> = {
 };
 
 /** Reasons that arise at the edge itself. */
-export const EDGE_REASONS: Readonly<Record<string, { readonly code: keyof typeof Code; readonly when: string }>> = {
+const EDGE_REASONS: Readonly<Record<string, { readonly code: keyof typeof Code; readonly when: string }>> = {
   CREDENTIAL_MISSING: { code: 'unauthenticated', when: 'The call carries no `authorization: Bearer TOKEN`.' },
   CREDENTIAL_UNKNOWN: { code: 'unauthenticated', when: 'No credential has this token.' },
   ROLE_FORBIDDEN: { code: 'permissionDenied', when: 'The role of the credential may not call this method.' },

@@ -148,7 +148,7 @@ export class HttpServer implements AsyncDisposable {
   }
 }
 
-export function hostOf(listen: string): string {
+function hostOf(listen: string): string {
   return listen.slice(0, listen.lastIndexOf(':'));
 }
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { allowEntryProblem, createAddressPolicy, literalAddressProblem } from '../../src/query/address-policy.ts';
+import { allowEntryProblem, createAddressPolicy } from '../../src/query/address-policy.ts';
 import { outboundUrlProblem, parseOutboundUrl, proxyProblem } from '../../src/query/outbound-url.ts';
 import { policyOptions } from '../support/push-world.ts';
 
@@ -36,7 +36,7 @@ test('refuses the metadata addresses in every IPv6 embedding, even if allow-list
   for (const address of METADATA) {
     for (const [form, spelling] of Object.entries({ plain: address, ...embeddings(address) })) {
       assert.notEqual(open.addressProblem('metadata.example', spelling, 80), null, `${form}: ${spelling}`);
-      assert.notEqual(literalAddressProblem(spelling), null, `${form}: ${spelling}`);
+      assert.notEqual(open.hostProblem(spelling, 80), null, `${form}: ${spelling}`);
     }
   }
 });
@@ -51,12 +51,12 @@ test('refuses a forbidden literal in every spelling that a URL takes', () => {
   for (const host of ['169.254.169.254', '169.254.169.254.', '0xa9fea9fe', '0xA9.0xFE.0xA9.0xFE', '2852039166', '0251.0376.0251.0376', '169.254.43518', '169.16689662',
     '[::ffff:169.254.169.254]', '[::FFFF:A9FE:A9FE]', '１６９.254.169.254', '169。254。169。254', '0', '0.0.0.0', '[::]', '::', 'fe80::1%eth0', '[fe80::1]', '224.0.0.1', '[ff02::1]',
     '255.255.255.255', '240.0.0.1', '[fd00:ec2::254]', '[fd00:0ec2:0:0:0:0:0:254]']) {
-    assert.notEqual(literalAddressProblem(host), null, host);
+    assert.notEqual(open.hostProblem(host, 80), null, host);
   }
   for (const host of ['appservice', 'appservice.example.org', 'localhost', '127.0.0.1', '[::1]', '10.0.0.1', '192.168.1.7', '[fd00::1]', '8.8.8.8', 'a9fea9fe', '1e100.net', 'xn--bcher-kva.example']) {
-    assert.equal(literalAddressProblem(host), null, host);
+    assert.equal(open.hostProblem(host, 80), null, host);
   }
-  for (const host of ['', 'a b', 'x/y', 'x?y', 'x#y', 'u@h', 'h:80', '[::1', '.']) assert.notEqual(literalAddressProblem(host), null, host);
+  for (const host of ['', 'a b', 'x/y', 'x?y', 'x#y', 'u@h', 'h:80', '[::1', '.']) assert.notEqual(open.hostProblem(host, 80), null, host);
 });
 
 test('every address of the refused ranges is refused, whatever its form', () => {

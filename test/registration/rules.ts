@@ -1,18 +1,17 @@
-/** The rules as the tests hold registrations to: real ones for patterns and literal addresses. */
+/** The rules that the tests hold registrations to: the real ones for patterns and addresses. */
 import { patternProblem } from '../../src/appservice/namespaces.ts';
 import type { Registration } from '../../src/appservice/registration.ts';
-import { literalAddressProblem } from '../../src/query/address-policy.ts';
-import { parseOutboundUrl } from '../../src/query/outbound-url.ts';
+import { createAddressPolicy } from '../../src/query/address-policy.ts';
+import { outboundUrlProblem } from '../../src/query/outbound-url.ts';
 import type { RegistrationRules } from '../../src/registration/registration-rules.ts';
+
+const POLICY = createAddressPolicy({ mode: 'default', allow: [], ownListeners: () => [], localAddresses: () => [] });
 
 export const RULES: RegistrationRules = {
   serverName: 'example.org',
   rateLimitedDefault: true,
   patternProblem,
-  urlProblem: (url) => {
-    const parsed = parseOutboundUrl(url);
-    return parsed === null ? 'The url cannot be used.' : parsed.unixPath === null ? literalAddressProblem(parsed.host) : null;
-  },
+  urlProblem: (url) => outboundUrlProblem(url, POLICY),
 };
 
 export const YAML = `id: irc

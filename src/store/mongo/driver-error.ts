@@ -46,7 +46,7 @@ const MESSAGE_BY_KIND: Readonly<Record<StoreErrorKind, string>> = {
 };
 
 /** Null: not an error of the driver, so a bug. */
-export function storeErrorKind(error: unknown): StoreErrorKind | null {
+function storeErrorKind(error: unknown): StoreErrorKind | null {
   if (error instanceof StoreError) return error.kind;
   if (!(error instanceof Error)) return null;
   const named = KIND_BY_NAME[error.name];

@@ -203,7 +203,7 @@ function isUnavailable(error: unknown): boolean {
   return error instanceof StoreError && error.kind === 'unavailable';
 }
 
-export function firstPositionOf(document: StoredDocument): number {
+function firstPositionOf(document: StoredDocument): number {
   return integerField(documentField(document, '_id'), 'first_position');
 }
 
