@@ -84,6 +84,7 @@ const DRAIN_TIMEOUT_MS = 3_000;
 
 const HOMESERVER_LIMITS: Omit<HomeserverLimits, 'retentionMs'> = {
   ledger: {
+    groupRoutedMax: 200_000,
     groupEventsMax: 2_000,
     groupBytesMax: 8 * 1024 * 1024,
     queueItemsMax: 20_000,

@@ -57,6 +57,11 @@ export class RoutedGroup {
     return this.#json.length;
   }
 
+  /** Event–appservice pairs. */
+  get routedCount(): number {
+    return this.verdicts.reduce((sum, { routed }) => sum + routed, 0);
+  }
+
   undo(): void {
     for (let at = this.#inverses.length - 1; at >= 0; at--) {
       const inverse = this.#inverses[at];

@@ -29,6 +29,8 @@ import { IngestQueue } from './queue.ts';
 import type { ParsedSubmission, SubmissionResult } from './submission.ts';
 
 export interface LedgerLimits extends GroupLimits {
+  /** A group with more event–appservice pairs is divided, so that a segment fits into any store. */
+  readonly groupRoutedMax: number;
   /** A caller is told `unavailable` when its append has not been answered for this long. */
   readonly answerTimeoutMs: number;
   /** Pause between two tries to read on while behind. */
@@ -165,7 +167,10 @@ export class Ledger implements AsyncDisposable {
       else work.settle(await this.#appendPositions());
     } catch (error) {
       work.refuse(error);
-      if (!(error instanceof RefusalError)) throw error;
+      if (error instanceof RefusalError) return;
+      // No room for this group: nothing of it was written, and another may well fit.
+      if (!(error instanceof StoreError) || error.kind !== 'exhausted') throw error;
+      this.#options.logger.error({ server_name: this.#fold.serverName, error: error.message }, 'the store has no room for what was submitted; the callers are told to wait');
     }
   }
 
@@ -174,7 +179,13 @@ export class Ledger implements AsyncDisposable {
     for (;;) {
       await this.#loadRooms(submissions);
       const group = new RoutedGroup(this.#fold, submissions);
-      const { random, clock } = this.#options;
+      const { random, clock, limits } = this.#options;
+      if (group.routedCount > limits.groupRoutedMax && items.length > 1) {
+        group.undo();
+        const middle = items.length >>> 1;
+        await this.#appendSubmissions(items.slice(0, middle));
+        return this.#appendSubmissions(items.slice(middle));
+      }
       // That nobody wants any of it holds only if no other writer has changed rooms or registrations meanwhile.
       if (group.isEmpty) {
         if (await this.#readOn()) continue;

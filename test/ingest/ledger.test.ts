@@ -136,6 +136,29 @@ for (const fault of ['answer_lost', 'not_done'] as const) {
   });
 }
 
+test('what the store has no room for is refused alone; what fits goes on, in its order', async () => {
+  const log = new MemoryLog();
+  await using world = await openLedger(log);
+  await world.put(registration('irc'));
+  log.beforeAppend = ({ entries }) => (entries.length > 2 ? 'no_room' : 'none');
+  const events = [member('$1', '@_irc_a:hs.test', 'join'), { id: '$2' }, { id: '$3' }];
+  await assert.rejects(world.ledger.submit(submission(events.map((event, at) => ({ ...event, at: at + 1 })))), isStoreError('exhausted'));
+  assert.equal(world.ledger.isFollowing, true);
+  assert.equal((await world.ledger.submit(submission(events.slice(0, 2).map((event, at) => ({ ...event, at: at + 1 }))))).routed, 2);
+  assert.deepEqual(routedIds(log, 'irc'), ['$1', '$2']);
+});
+
+test('a group that is routed too widely for one segment is divided, and each caller has its answer', async () => {
+  const log = new MemoryLog();
+  await using world = await openLedger(log, { groupRoutedMax: 3 });
+  await world.put(registration('irc'));
+  await world.ledger.submit(submission([member('$join', '@_irc_a:hs.test', 'join')]));
+  const results = await Promise.all(Array.from({ length: 10 }, (_, at) => world.ledger.submit(submission([{ id: `$${at}`, at: at + 1 }]))));
+  assert.deepEqual(results.map(({ streamPosition }) => streamPosition), Array.from({ length: 10 }, (_, at) => at + 1));
+  assert.deepEqual(routedIds(log, 'irc').slice(1), Array.from({ length: 10 }, (_, at) => `$${at}`));
+  assert.ok(log.segments.every(({ entries }) => entries.length <= 3));
+});
+
 test('refuses at once while the log cannot be reached and takes up again when it can', async () => {
   const log = new MemoryLog();
   const clock = new VirtualClock();

@@ -14,6 +14,7 @@ import { openPlain, plainStored, SERVER } from './routing.ts';
 export const silent: Logger = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
 
 export const LIMITS: LedgerLimits = {
+  groupRoutedMax: 100_000,
   groupEventsMax: 1000,
   groupBytesMax: 8 << 20,
   queueItemsMax: 1000,

@@ -21,8 +21,8 @@ import type {
 import type { Segment } from '../../src/store/segment.ts';
 import { lastPosition } from '../../src/store/segment.ts';
 
-/** What happens to one append: done, done with the answer lost, or not done at all. */
-export type AppendFault = 'none' | 'answer_lost' | 'not_done';
+/** What happens to one append: done, done with the answer lost, not done at all, or refused for want of room. */
+export type AppendFault = 'none' | 'answer_lost' | 'not_done' | 'no_room';
 
 export class MemoryLog implements SegmentLog, FoldStore {
   readonly segments: Segment[] = [];
@@ -46,6 +46,7 @@ export class MemoryLog implements SegmentLog, FoldStore {
     const fault = await this.beforeAppend(segment);
     this.#reach();
     if (fault === 'not_done') throw new StoreError('unavailable', 'the append was not done');
+    if (fault === 'no_room') throw new StoreError('exhausted', 'there is no room');
     const known = this.segments.find(({ firstPosition }) => firstPosition === segment.firstPosition);
     if (known !== undefined) return { kind: known.nonce === segment.nonce ? 'appended' : 'lost' };
     if (segment.firstPosition <= this.tail) return { kind: 'lost' };
