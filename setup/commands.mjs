@@ -11,7 +11,6 @@ const router = ['--disable-warning=ExperimentalWarning', sourceFile('src', 'main
 /** Per command: the arguments for Node, given those of the user. */
 const commands = {
   start: (args) => [...router, ...(args.length === 0 ? ['serve'] : args)],
-  register: (args) => [...router, 'register', ...args],
   demo: (args) => ['--disable-warning=ExperimentalWarning', sourceFile('examples', 'demo', 'main.ts'), ...args],
   test: (args) => [sourceFile('test', 'support', 'run-tests.ts'), ...args],
   bench: (args) => ['--disable-warning=ExperimentalWarning', sourceFile('bench', 'bench.ts'), ...args],
@@ -20,8 +19,8 @@ const commands = {
   generate: (args) => [packageFile('@bufbuild', 'buf', 'bin', 'buf'), 'generate', ...args],
   check: (args) => [sourceFile('setup', 'check.mjs'), ...args],
 };
-/** The router itself needs no development packages; these do not either. */
-const withoutDev = ['start', 'register'];
+/** The router itself needs no development packages. */
+const withoutDev = ['start'];
 
 /** Prepares what is missing, then runs the command in the Node of the project. Resolves with the exit code. */
 export async function runCommand(command, args) {
