@@ -44,4 +44,4 @@ server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, port
   console.log(JSON.stringify({ address: `127.0.0.1:${port}` }));
 });
 process.on('disconnect', () => process.exit(0));
-process.on('SIGTERM', () => server.forceShutdown());
+process.on('SIGTERM', () => process.exit(0));
