@@ -49,8 +49,7 @@ export class HttpPush implements Push {
       { owner: `${serverName}|${appserviceId}`, url, caFile: ca_file ?? null, proxy: proxy ?? null },
       {
         method: 'PUT',
-        path: `/_matrix/app/v1/transactions/${encodeURIComponent(txnId)}`,
-        headers: { 'content-type': 'application/json', authorization: `Bearer ${registration.hs_token}` },
+        ...authorized(registration, `/_matrix/app/v1/transactions/${encodeURIComponent(txnId)}`),
         body,
         timeoutMs,
         bodyTimeoutMs: BODY_TIMEOUT_MS,
@@ -70,6 +69,15 @@ export class HttpPush implements Push {
     }
     return url;
   }
+}
+
+/** Where the hs_token stands: in the header, and in the query too only for an appservice that wants it there (R55, R56). */
+function authorized({ hs_token, delivery_options: { legacy_auth } }: Registration, path: string): { path: string; headers: Record<string, string> } {
+  const type = { 'content-type': 'application/json' };
+  return {
+    path: legacy_auth === 'both' || legacy_auth === 'query_only' ? `${path}?access_token=${encodeURIComponent(hs_token)}` : path,
+    headers: legacy_auth === 'query_only' ? type : { ...type, authorization: `Bearer ${hs_token}` },
+  };
 }
 
 type Answer = Extract<OutboundResult, { kind: 'answered' }>;

@@ -42,6 +42,20 @@ test('R49 R55 sends one PUT with exactly the bearer header, the type and the byt
   });
 });
 
+test('R55 R56 the hs_token stands in the query only if the registration says so, and then beside the header', async () => {
+  await using world = new PushWorld();
+  await using receiver = await Receiver.start(answer(200));
+  for (const legacy_auth of [undefined, 'off', 'both', 'query_only'] as const) {
+    const delivery_options = legacy_auth === undefined ? {} : { legacy_auth };
+    assert.equal((await world.send(registrationFor(receiver.url, { hs_token: 'a+b/c&d', delivery_options }), '7')).kind, 'delivered');
+  }
+  const [inHeader, inBoth] = ['/_matrix/app/v1/transactions/7', '/_matrix/app/v1/transactions/7?access_token=a%2Bb%2Fc%26d'];
+  assert.deepEqual(
+    receiver.requests.map(({ target, headers }) => [target, headers.authorization]),
+    [[inHeader, 'Bearer a+b/c&d'], [inHeader, 'Bearer a+b/c&d'], [inBoth, 'Bearer a+b/c&d'], [inBoth, undefined]],
+  );
+});
+
 for (const [path, target] of [
   ['', '/_matrix/app/v1/transactions/7'],
   ['/', '/_matrix/app/v1/transactions/7'],

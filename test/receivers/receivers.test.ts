@@ -90,7 +90,7 @@ test('R67 matrix-appservice that throws in its handler has not taken the transac
   assert.deepEqual(receiver.events, events(1, 1));
 });
 
-test('R55 R56 matrix-bot-sdk 0.5 knows no bearer token: rejected, and reported as misconfiguration', async () => {
+test('R55 R56 matrix-bot-sdk 0.5 knows no bearer token: rejected and reported as misconfiguration, until the registration asks for the query', async () => {
   await using world = new PushWorld();
   await using homeserver = await StubHomeserver.start();
   await using receiver = await startBotSdkLegacy({ hsToken: HS_TOKEN, asToken: AS_TOKEN, homeserverUrl: homeserver.url });
@@ -99,6 +99,9 @@ test('R55 R56 matrix-bot-sdk 0.5 knows no bearer token: rejected, and reported a
   assert.equal(outcome.kind === 'rejected' && outcome.misconfiguration && outcome.httpStatus, 401);
   assert.match(outcome.kind === 'rejected' ? outcome.message : '', /hs_token \(HTTP 401, AUTH_FAILED\)/);
   assert.deepEqual(receiver.events, []);
+  const outdated = registrationFor(receiver.url, { delivery_options: { legacy_auth: 'both' } });
+  assert.equal((await world.send(outdated, '1', body(events(1, 1)))).kind, 'delivered');
+  assert.equal(receiver.events.length, 1);
 });
 
 test('R49 R62 matrix-bot-sdk 0.8 emits exactly what was pushed, in order', async () => {
