@@ -33,33 +33,43 @@ const REQUIRED = ['event_id', 'type', 'sender', 'room_id'] as const;
 export function parseEvent(bytes: Uint8Array, field: string): RoutingEvent {
   const json = withoutSurroundingSpace(bytes);
   if (json.byteLength > EVENT_BYTES_MAX) throw malformed(field, `An event has at most ${EVENT_BYTES_MAX} bytes; this one has ${json.byteLength}.`);
-  const event = parseObject(json, field);
-  for (const name of REQUIRED) {
-    const value = event[name];
-    if (typeof value !== 'string' || value === '') throw malformed(field, `An event needs "${name}", a string that is not empty.`);
+  const text = textOf(json, field);
+  const event = parseObject(text, field);
+  const { event_id: eventId, type, sender, room_id: roomId, content, state_key: stateKey } = event;
+  if (!isNamed(eventId) || !isNamed(type) || !isNamed(sender) || !isNamed(roomId)) {
+    const missing = REQUIRED.find((name) => !isNamed(event[name]));
+    throw malformed(field, `An event needs "${missing}", a string that is not empty.`);
   }
-  const { content, state_key: stateKey } = event;
   if (!isObject(content)) throw malformed(field, 'An event needs "content", a JSON object.');
   if (stateKey !== undefined && typeof stateKey !== 'string') throw malformed(field, 'The "state_key" of a state event is a string.');
   const { membership } = content;
+  const parsed = { json, eventId, type, sender, roomId, stateKey, membership: typeof membership === 'string' ? membership : undefined };
+  // Only an escape can bring a lone surrogate into valid UTF-8.
+  return text.includes('\\u') ? withWellFormedTexts(parsed) : parsed;
+}
+
+function isNamed(value: unknown): value is string {
+  return typeof value === 'string' && value !== '';
+}
+
+function withWellFormedTexts(event: RoutingEvent): RoutingEvent {
+  const { eventId, type, sender, roomId, stateKey } = event;
   return {
-    json,
-    eventId: routingText(event['event_id']),
-    type: routingText(event['type']),
-    sender: routingText(event['sender']),
-    roomId: routingText(event['room_id']),
+    ...event,
+    eventId: eventId.toWellFormed(),
+    type: type.toWellFormed(),
+    sender: sender.toWellFormed(),
+    roomId: roomId.toWellFormed(),
     stateKey: stateKey?.toWellFormed(),
-    membership: typeof membership === 'string' ? membership : undefined,
   };
 }
 
-function routingText(value: unknown): string {
-  return String(value).toWellFormed();
+function textOf(json: Uint8Array, field: string): string {
+  if (!isUtf8(json)) throw malformed(field, 'An event is JSON in valid UTF-8.');
+  return Buffer.from(json.buffer, json.byteOffset, json.byteLength).toString('utf8');
 }
 
-function parseObject(json: Uint8Array, field: string): Readonly<Record<string, unknown>> {
-  if (!isUtf8(json)) throw malformed(field, 'An event is JSON in valid UTF-8.');
-  const text = Buffer.from(json.buffer, json.byteOffset, json.byteLength).toString('utf8');
+function parseObject(text: string, field: string): Readonly<Record<string, unknown>> {
   let value: unknown;
   try {
     value = JSON.parse(text);
