@@ -1,5 +1,5 @@
 /** What `npm run bench -- …` is told. */
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { BenchOptions, StoreKind } from './scenario.ts';
 import { STORES } from './scenario.ts';
@@ -36,5 +36,5 @@ export function optionsFrom(args: readonly string[], folderDefault: string): Ben
   const rounds = Number(values.rounds ?? 3);
   if (!(seconds >= 1 && seconds <= SECONDS_MAX)) return `--seconds takes a number from 1 to ${SECONDS_MAX}`;
   if (!(Number.isInteger(rounds) && rounds >= 1 && rounds <= ROUNDS_MAX)) return `--rounds takes a whole number from 1 to ${ROUNDS_MAX}`;
-  return { scenarios, stores, seconds, rounds, jsonFile: values.json ?? join(folderDefault, 'bench.json'), folder: values.folder ?? folderDefault, profileFolder: values.profile ?? null };
+  return { scenarios, stores, seconds, rounds, jsonFile: values.json ?? join(folderDefault, 'bench.json'), folder: values.folder ?? folderDefault, profileFolder: values.profile === undefined ? null : resolve(values.profile) };
 }
