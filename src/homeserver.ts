@@ -46,6 +46,7 @@ export interface HomeserverOptions {
   readonly delivery: (routes: RouteReader, registrations: RegistrationSource) => Delivery;
 }
 
+const LAST_CHECKPOINT_TIMEOUT_MS = 1_500;
 const UPKEEP_INTERVAL_MS = 500;
 const CHECKPOINT_INTERVAL_MS = 5_000;
 const TRIM_INTERVAL_MS = 5_000;
@@ -59,6 +60,7 @@ export class Homeserver implements AsyncDisposable {
   readonly #fold: Fold;
   readonly #upkeep: Upkeep;
   readonly #tokenHash: (token: string) => string;
+  readonly #clock: Clock;
 
   private constructor(options: HomeserverOptions, fold: Fold) {
     const { serverName, store, clock, random, logger, meter, limits } = options;
@@ -69,6 +71,7 @@ export class Homeserver implements AsyncDisposable {
     this.delivery = delivery;
     this.#fold = fold;
     this.#tokenHash = options.tokenHash;
+    this.#clock = clock;
     this.ledger = new Ledger({ fold, log: store, listener: segmentListener(recent, delivery), meter, clock, random, logger, limits: limits.ledger });
     this.#upkeep = new Upkeep(
       {
@@ -136,6 +139,8 @@ export class Homeserver implements AsyncDisposable {
   /** Segments are durable and deliveries in flight ended, within the delivery's own bound. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#upkeep[Symbol.asyncDispose]();
+    // The next start replays nothing; without it, it replays what came since the last checkpoint.
+    if (this.ledger.isFollowing) await Promise.race([this.#upkeep.checkpoint().catch(() => undefined), this.#clock.sleep(LAST_CHECKPOINT_TIMEOUT_MS)]);
     await this.ledger[Symbol.asyncDispose]();
     await this.delivery[Symbol.asyncDispose]();
   }

@@ -90,7 +90,7 @@ export class Delivery implements AsyncDisposable {
     if (entriesMax < 1 || entriesMax > TRANSACTION_ENTRIES_LIMIT || bytesMax < 1) throw new Error('the limits of a transaction are out of range');
     this.#options = options;
     this.#storeRetry = { clock, random, logger, serverName, limits: settings.storeRetry };
-    this.#writer = new StateWriter({ serverName, store, clock, statesMax });
+    this.#writer = new StateWriter({ serverName, store, statesMax });
     const limits = { entriesMax, bytesMax, backoff };
     const context = { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, limits, pacer, storeRetry: this.#storeRetry };
     this.#roster = new Roster({ context, presence, writer: this.#writer, log: store, pollIntervalMs });

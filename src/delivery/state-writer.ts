@@ -1,9 +1,8 @@
 /**
  * The one way to the stored delivery states of a homeserver. At most one write call and one load are outstanding.
- * A write goes out in the turn of the event loop in which it is asked for, with all others of that turn; what comes
- * while a call is outstanding waits for it and shares the next, up to `statesMax`.
+ * A write goes out at once, with all others that are asked for in one go; what comes while a call is outstanding waits
+ * for it and shares the next, up to `statesMax`.
  */
-import type { Clock } from '../clock.ts';
 import { StoreError } from '../store/errors.ts';
 import type { AppserviceState, AppserviceStateStore, StateWriteOutcome } from '../store/port.ts';
 
@@ -16,7 +15,6 @@ interface WaitingWrite {
 export interface StateWriterOptions {
   readonly serverName: string;
   readonly store: Pick<AppserviceStateStore, 'writeStates' | 'loadStates'>;
-  readonly clock: Pick<Clock, 'pause'>;
   /** States in one call of the store. */
   readonly statesMax: number;
 }
@@ -67,7 +65,8 @@ export class StateWriter {
   }
 
   async #run(): Promise<void> {
-    await this.#options.clock.pause();
+    // Writes asked for in one go share the call; anything later would keep a transaction waiting.
+    await Promise.resolve();
     for (let group = this.#takeGroup(); group.length > 0; group = this.#takeGroup()) await this.#writeGroup(group);
     this.#isWriting = false;
   }

@@ -39,6 +39,8 @@ export class Fold {
   /** Log position of the newest registration change folded. */
   registrationsVersion = 0;
   #index: NamespaceIndex;
+  /** Registrations were found in the log that the index does not know yet. */
+  #isIndexStale = false;
   #registrations = new Map<string, FoldedRegistration>();
   #changedRegistrations = new Set<string>();
   readonly #options: FoldOptions;
@@ -117,19 +119,27 @@ export class Fold {
   /** Folds a segment of this process, whose room changes the rooms hold already. `compiled`: see {@link after} and {@link compile}. */
   settleOwn(segment: Segment, compiled: { registrations: Map<string, FoldedRegistration>; index: NamespaceIndex } | null): void {
     this.#settle(segment, true);
-    if (compiled !== null) this.#switch(segment, compiled.registrations, compiled.index);
+    if (compiled === null) return;
+    this.#switch(segment, compiled.registrations);
+    this.#index = compiled.index;
   }
 
   /** Folds a segment found in the log. Rejects with a StoreError before anything is changed. */
   async settleFound(segment: Segment): Promise<void> {
     if (segment.firstPosition !== this.tail + 1) throw new Error('the log is folded out of order');
     await this.rooms.load(new Set(segment.roomDeltas.map((delta) => delta.roomId)));
-    const position = lastPosition(segment);
-    if (segment.registrationChanges.length === 0) return this.#settle(segment, false);
-    const registrations = this.after(segment.registrationChanges, position);
-    const index = await this.compile(registrations);
+    const registrations = segment.registrationChanges.length === 0 ? null : this.after(segment.registrationChanges, lastPosition(segment));
     this.#settle(segment, false);
-    this.#switch(segment, registrations, index);
+    if (registrations === null) return;
+    this.#switch(segment, registrations);
+    this.#isIndexStale = true;
+  }
+
+  /** Brings the index up to the registrations. To be awaited after segments were found and before anything is routed. */
+  async refreshIndex(): Promise<void> {
+    if (!this.#isIndexStale) return;
+    this.#index = await this.compile(this.#registrations);
+    this.#isIndexStale = false;
   }
 
   #settle(segment: Segment, applied: boolean): void {
@@ -139,9 +149,8 @@ export class Fold {
     this.tail = position;
   }
 
-  #switch(segment: Segment, registrations: Map<string, FoldedRegistration>, index: NamespaceIndex): void {
+  #switch(segment: Segment, registrations: Map<string, FoldedRegistration>): void {
     this.#registrations = registrations;
-    this.#index = index;
     this.registrationsVersion = Math.max(this.registrationsVersion, lastPosition(segment));
     for (const change of segment.registrationChanges) this.#changedRegistrations.add(change.appserviceId);
   }

@@ -311,6 +311,7 @@ export class Ledger implements AsyncDisposable {
       }
       if (segments.length === 0) break;
     }
+    await this.#fold.refreshIndex();
     this.#behind = false;
     return this.#fold.tail > before;
   }

@@ -2,7 +2,6 @@
 import type { Clock, Random } from '../clock.ts';
 import type { StoreLocation } from '../config-schema.ts';
 import type { Logger } from '../logger.ts';
-import { openMongoStore } from './mongo/open.ts';
 import type { Store } from './port.ts';
 import { openSqliteStore } from './sqlite/sqlite-store.ts';
 
@@ -17,13 +16,16 @@ export interface OpenStoreOptions {
  * `unsuitable` where it can never work (another process has the file, a standalone MongoDB), `unreadable` for damage or a
  * newer schema, otherwise `unavailable` or `exhausted`.
  */
-export function openStore(location: StoreLocation, options: OpenStoreOptions): Promise<Store> {
+export async function openStore(location: StoreLocation, options: OpenStoreOptions): Promise<Store> {
   switch (location.kind) {
     case 'memory':
       return openSqliteStore({ path: ':memory:', clock: options.clock });
     case 'sqlite':
       return openSqliteStore({ path: location.path, clock: options.clock });
-    case 'mongodb':
+    case 'mongodb': {
+      // The driver takes a fifth of a second to load, which only those who use it should wait for.
+      const { openMongoStore } = await import('./mongo/open.ts');
       return openMongoStore(location.uri, options);
+    }
   }
 }

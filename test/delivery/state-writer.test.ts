@@ -4,7 +4,7 @@ import { StateWriter } from '../../src/delivery/state-writer.ts';
 import { firstState } from '../../src/delivery/transitions.ts';
 import { StoreError } from '../../src/store/errors.ts';
 import type { AppserviceState, StateWriteOutcome } from '../../src/store/port.ts';
-import { settle, VirtualClock } from '../support/clock.ts';
+import { settle } from '../support/clock.ts';
 
 function writer(statesMax = 3) {
   const calls: string[][] = [];
@@ -12,7 +12,6 @@ function writer(statesMax = 3) {
   const loads: PromiseWithResolvers<AppserviceState[]>[] = [];
   const made = new StateWriter({
     serverName: 'hs.example',
-    clock: new VirtualClock(),
     statesMax,
     store: {
       writeStates(states) {
