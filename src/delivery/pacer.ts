@@ -28,10 +28,10 @@ export interface PacerLimits {
   readonly turnMs: number;
 }
 
-export const PACER_DEFAULTS: PacerLimits = { cutsPerSecondMin: 200, cutsPerSecondMax: 4_000, burstMax: 100, busyLoad: 0.8, judgeMs: 20, turnMs: 2 };
+export const PACER_DEFAULTS: PacerLimits = { cutsPerSecondMin: 300, cutsPerSecondMax: 4_000, burstMax: 100, busyLoad: 0.75, judgeMs: 50, turnMs: 2 };
 
 const SLOWER = 0.7;
-const FASTER = 1.1;
+const FASTER = 1.3;
 
 /** Who waits: told when it may look again. */
 export interface PacedSender {
