@@ -72,6 +72,7 @@ export class GrpcServer implements AsyncDisposable {
       'grpc.keepalive_time_ms': KEEPALIVE_MS,
       'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
       'grpc.keepalive_permit_without_calls': 1,
+      'grpc.enable_channelz': 0,
       'grpc.max_connection_idle_ms': CONNECTION_IDLE_MS,
     });
     if (!enlargeReceiveWindows(server)) options.logger.warn({}, 'this version of grpc-js has no larger receive windows; large requests are slower');
