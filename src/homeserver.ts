@@ -47,7 +47,8 @@ export interface HomeserverOptions {
 }
 
 const LAST_CHECKPOINT_TIMEOUT_MS = 1_500;
-const UPKEEP_INTERVAL_MS = 500;
+/** A position that passed unwanted items only is durable within a second (contract section 7). */
+const UPKEEP_INTERVAL_MS = 900;
 const CHECKPOINT_INTERVAL_MS = 5_000;
 const TRIM_INTERVAL_MS = 5_000;
 const TRIM_SEGMENTS_MAX = 500;
