@@ -113,7 +113,7 @@ async function connect(client: MongoClient, clock: Clock, limits: MongoLimits, l
     if (fault !== null) throw new StoreError('unsuitable', fault);
   } catch (error) {
     if (error instanceof StoreError) throw error;
-    logger.error(driverErrorFields(error), 'the database was not opened');
+    logger.debug(driverErrorFields(error), 'the database was not opened');
     if (error instanceof MongoServerSelectionError) throw selectionFault(error);
     // A certificate file that is not there, a host that no resolver takes: anything the driver met before it spoke to a server.
     throw error instanceof MongoError ? storeErrorFrom(error) : new StoreError('unsuitable', URI_UNUSABLE, { cause: error });
