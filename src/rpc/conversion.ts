@@ -14,9 +14,11 @@ import type {
   SubmitEventsResponseSchema,
 } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
 import { AuthorizeIdentifierRequest_Action as Action } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
+import type { AuthorizeRequest } from '../appservice/authorize.ts';
 import type { DeliveryState } from '../appservice/delivery-state.ts';
 import type { DomainEventRecord } from '../appservice/domain-event.ts';
-import type { AppserviceStatus, AuthorizeRequest, RoomContext, Subject, Submission, SubmissionResult } from './ports.ts';
+import type { Subject } from '../appservice/identifier.ts';
+import type { AppserviceStatus, RoomContext, Submission, SubmissionResult } from './ports.ts';
 import { Code, RpcStatus } from './status.ts';
 
 const EVENTS_MAX = 1000;

@@ -3,9 +3,11 @@
  * Expected refusals are {@link Refusal}s thrown by the implementations: rpc/errors.ts has the one table that maps them.
  */
 import type { CallPlace } from '../appservice/call-order.ts';
+import type { AuthorizeRequest, NamespaceVerdict } from '../appservice/authorize.ts';
 import type { DeliveryState } from '../appservice/delivery-state.ts';
 import type { DomainEventRecord } from '../appservice/domain-event.ts';
-import type { NamespaceKind, Registration } from '../appservice/registration.ts';
+import type { Subject } from '../appservice/identifier.ts';
+import type { Registration } from '../appservice/registration.ts';
 import type { RefusalError } from '../appservice/refusal.ts';
 
 export type { RefusalError };
@@ -33,36 +35,6 @@ export interface SubmissionResult {
   readonly duplicates: number;
   readonly routed: number;
   readonly wantedRoomIds: readonly string[];
-}
-
-export interface NamespaceMatch {
-  readonly appserviceId: string;
-  readonly regex: string;
-  readonly exclusive: boolean;
-}
-
-export interface Subject {
-  readonly kind: NamespaceKind;
-  readonly identifier: string;
-}
-
-export interface NamespaceVerdict {
-  readonly matches: readonly NamespaceMatch[];
-  readonly exclusive: boolean;
-  readonly exclusiveAppserviceIds: readonly string[];
-  readonly senderUser: boolean;
-}
-
-export type Actor =
-  | { readonly kind: 'as_token'; readonly asToken: string }
-  | { readonly kind: 'appservice_id'; readonly appserviceId: string }
-  | { readonly kind: 'person'; readonly userId: string };
-
-export interface AuthorizeRequest {
-  readonly subject: Subject;
-  readonly action: 'create' | 'delete' | 'login';
-  readonly actor: Actor;
-  readonly userRegistered: boolean | undefined;
 }
 
 export interface RegistrationWarning {

@@ -5,7 +5,8 @@ import { AppserviceAdmin, DeleteRegistrationRequest_Backlog as Backlog, DeleteRe
 import { AppserviceSchema } from '../../gen/matrix/appservice/v1/appservice_pb.ts';
 import { AppserviceRouter, AuthorizeIdentifierRequest_Action as Action, SubmitEventsResponseSchema } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
 import { RegistrationSchema } from '../../gen/matrix/appservice/v1/registration_pb.ts';
-import type { AuthorizeRequest, PutRegistrationRequest, Submission } from '../../src/rpc/ports.ts';
+import type { AuthorizeRequest } from '../../src/appservice/authorize.ts';
+import type { PutRegistrationRequest, Submission } from '../../src/rpc/ports.ts';
 import { call, Doors, PROTOCOLS, REGISTRATION, STATUS, TOKENS } from './doors.ts';
 
 const router = AppserviceRouter.method;
