@@ -5,11 +5,16 @@
  *   serving    submissions are taken; every durable segment is told to the recent segments, then to delivery
  *   draining   nothing new is taken; what was taken is made durable; deliveries in flight end; leases are released
  */
+import type { AppserviceIdentity, AuthenticateRequest } from './appservice/authenticate.ts';
+import { authenticate } from './appservice/authenticate.ts';
 import type { AuthorizeRequest, NamespaceVerdict } from './appservice/authorize.ts';
-import { authorize, checkNamespace } from './appservice/authorize.ts';
+import { authorize, checkNamespace, unknownAppservice } from './appservice/authorize.ts';
 import { parseEvent } from './appservice/event.ts';
 import type { Subject } from './appservice/identifier.ts';
+import type { PingOutcome } from './appservice/ping.ts';
+import { failedPing } from './appservice/ping.ts';
 import { RefusalError } from './appservice/refusal.ts';
+import type { Registration } from './appservice/registration.ts';
 import type { Clock, Random } from './clock.ts';
 import type { Delivery } from './delivery/delivery.ts';
 import type { RegistrationInForce, RegistrationSource, RouteReader } from './delivery/ports.ts';
@@ -21,7 +26,8 @@ import { RecentSegments } from './ingest/recent-segments.ts';
 import type { ParsedSubmission, SubmissionResult } from './ingest/submission.ts';
 import { Upkeep } from './ingest/upkeep.ts';
 import type { Logger } from './logger.ts';
-import type { Submission } from './rpc/ports.ts';
+import type { PingRequest, Submission } from './rpc/ports.ts';
+import { StoreError } from './store/errors.ts';
 import type { Segment } from './store/segment.ts';
 import type { Store } from './store/port.ts';
 
@@ -33,6 +39,8 @@ export interface HomeserverLimits {
   readonly retentionMs: number;
 }
 
+export type SendPing = (serverName: string, registration: Registration, transactionId: string | undefined) => Promise<PingOutcome>;
+
 export interface HomeserverOptions {
   readonly serverName: string;
   readonly store: Store;
@@ -43,6 +51,8 @@ export interface HomeserverOptions {
   readonly random: Random;
   readonly logger: Logger;
   readonly limits: HomeserverLimits;
+  /** Asks an appservice whether it can be reached. */
+  readonly ping: SendPing;
   readonly delivery: (routes: RouteReader, registrations: RegistrationSource) => Delivery;
 }
 
@@ -61,7 +71,9 @@ export class Homeserver implements AsyncDisposable {
   readonly #fold: Fold;
   readonly #upkeep: Upkeep;
   readonly #tokenHash: (token: string) => string;
+  readonly #ping: SendPing;
   readonly #clock: Clock;
+  readonly #logger: Logger;
 
   private constructor(options: HomeserverOptions, fold: Fold) {
     const { serverName, store, clock, random, logger, meter, limits } = options;
@@ -72,7 +84,9 @@ export class Homeserver implements AsyncDisposable {
     this.delivery = delivery;
     this.#fold = fold;
     this.#tokenHash = options.tokenHash;
+    this.#ping = options.ping;
     this.#clock = clock;
+    this.#logger = logger;
     this.ledger = new Ledger({ fold, log: store, listener: segmentListener(recent, delivery), meter, clock, random, logger, limits: limits.ledger });
     this.#upkeep = new Upkeep(
       {
@@ -137,6 +151,23 @@ export class Homeserver implements AsyncDisposable {
     return authorize(this.#fold.index, request, (token) => this.#findByToken(token));
   }
 
+  authenticate(request: AuthenticateRequest): AppserviceIdentity {
+    return authenticate(this.#fold.index, request, (token) => this.#findByToken(token));
+  }
+
+  /** An appservice that answers gets what waits for it at once (R137). Rejects with a RefusalError. */
+  async ping({ appservice, transactionId }: PingRequest): Promise<PingOutcome> {
+    const appserviceId = appservice.kind === 'as_token' ? this.#findByToken(appservice.asToken) : appservice.appserviceId;
+    const registration = appserviceId === undefined ? null : (this.#fold.registrations.get(appserviceId)?.registration ?? null);
+    if (registration === null) {
+      if (appservice.kind === 'appservice_id') throw unknownAppservice(appservice.appserviceId);
+      return failedPing('M_FORBIDDEN');
+    }
+    const outcome = await this.#ping(this.serverName, registration, transactionId);
+    if (outcome.kind === 'answered') await this.#wake(registration.id);
+    return outcome;
+  }
+
   /** Segments are durable and deliveries in flight ended, within the delivery's own bound. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#upkeep[Symbol.asyncDispose]();
@@ -144,6 +175,16 @@ export class Homeserver implements AsyncDisposable {
     if (this.ledger.isFollowing) await Promise.race([this.#upkeep.checkpoint().catch(() => undefined), this.#clock.sleep(LAST_CHECKPOINT_TIMEOUT_MS)]);
     await this.ledger[Symbol.asyncDispose]();
     await this.delivery[Symbol.asyncDispose]();
+  }
+
+  /** The ping was answered all the same if the store cannot be asked now; the queue's next attempt comes at its time. */
+  async #wake(appserviceId: string): Promise<void> {
+    try {
+      await this.delivery.wake(appserviceId);
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error;
+      this.#logger.warn({ server_name: this.serverName, appservice_id: appserviceId, kind: error.kind }, 'a ping could not wake the queue because of the store');
+    }
   }
 
   #findByToken(token: string): string | undefined {

@@ -100,6 +100,7 @@ async function start(config: Config, logger: OwnedLogger): Promise<Service> {
       registrationPaths: config.registrations,
       rateLimitedDefault: config.rateLimitedDefault,
       pushTimeoutMs: config.pushTimeoutMs,
+      pingTimeoutMs: config.pingTimeoutMs,
       delivery: {
         entriesMax: config.transactionEventsMax,
         bytesMax: config.transactionBytesMax,

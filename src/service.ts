@@ -26,6 +26,7 @@ import type { AddressPolicyOptions } from './query/address-policy.ts';
 import { systemNetwork } from './query/connect.ts';
 import { HTTP_CLIENT_LIMITS, HttpClient } from './query/http-client.ts';
 import { outboundUrlProblem } from './query/outbound-url.ts';
+import { Ping, PING_LIMITS } from './query/ping.ts';
 import { registrationDisk } from './registration/registration-disk.ts';
 import { REGISTRATION_FILES_DEFAULTS, RegistrationFiles } from './registration/registration-files.ts';
 import type { RegistrationRules } from './registration/registration-rules.ts';
@@ -53,6 +54,7 @@ export interface ServiceSettings {
   readonly registrationPaths: readonly string[];
   readonly rateLimitedDefault: boolean;
   readonly pushTimeoutMs: number;
+  readonly pingTimeoutMs: number;
   readonly delivery: Pick<DeliverySettings, 'entriesMax' | 'bytesMax' | 'backoff'>;
   readonly outbound: Pick<AddressPolicyOptions, 'mode' | 'allow'>;
   readonly logRetentionMs: number;
@@ -128,6 +130,7 @@ export class Service implements AsyncDisposable {
     const policy = createAddressPolicy({ ...settings.outbound, ownListeners: () => listeners, localAddresses });
     const client = opened.use(new HttpClient({ ...HTTP_CLIENT_LIMITS, clock, policy, network: systemNetwork() }));
     const push = new HttpPush({ client, clock, pushTimeoutMs: settings.pushTimeoutMs, retryAfterMsMax: RETRY_AFTER_MS_MAX });
+    const ping = opened.use(new Ping({ client, clock, logger, timeoutMs: settings.pingTimeoutMs, ...PING_LIMITS }));
     const pacer = new Pacer(clock, eventLoopLoad(), PACER_DEFAULTS);
     const feed = new EventFeed({ logger, meter: telemetry });
 
@@ -141,6 +144,7 @@ export class Service implements AsyncDisposable {
         store,
         open: (name, appserviceId, stored) => parts.vault.open(name, appserviceId, stored),
         tokenHash: (token) => parts.vault.tokenHash(token),
+        ping: (name, registration, transactionId) => ping.ping(name, registration, transactionId),
         meter: telemetry.ingest(serverName),
         clock,
         random,

@@ -86,18 +86,21 @@ function actingAppservice(index: NamespaceIndex, actor: Actor, findByToken: (asT
     case 'appservice_id': {
       const known = index.registrations.some(({ id }) => id === actor.appserviceId);
       if (known) return actor.appserviceId;
-      throw new RefusalError('APPSERVICE_NOT_FOUND', `There is no appservice "${actor.appserviceId}". ListAppservices tells which there are.`, {
-        metadata: { appservice_id: actor.appserviceId },
-      });
+      throw unknownAppservice(actor.appserviceId);
     }
   }
+}
+
+export function unknownAppservice(appserviceId: string): RefusalError {
+  return new RefusalError('APPSERVICE_NOT_FOUND', `There is no appservice "${appserviceId}". ListAppservices tells which there are.`, { metadata: { appservice_id: appserviceId } });
 }
 
 function reserved(appserviceIds: readonly string[]): RefusalError {
   return refused('APPSERVICE_NAMESPACE_CONFLICT', RESERVED, 'M_EXCLUSIVE', 400, appserviceIds);
 }
 
-function refused(reason: RefusalReason, message: string, errcode: string, httpStatus: number, appserviceIds: readonly string[]): RefusalError {
+/** `errcode` and `httpStatus`: what the homeserver answers on the Matrix wire. */
+export function refused(reason: RefusalReason, message: string, errcode: string, httpStatus: number, appserviceIds: readonly string[]): RefusalError {
   const owners: Record<string, string> = appserviceIds.length === 0 ? {} : { appservice_ids: appserviceIds.join(',') };
   return new RefusalError(reason, message, { metadata: { errcode, http_status: String(httpStatus), ...owners } });
 }

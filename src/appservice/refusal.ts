@@ -13,6 +13,8 @@ export type RefusalReason =
   | 'DELIVERY_STATE_FORBIDS'
   /** Too much is queued already. Carries `retryDelayMs`. */
   | 'QUEUE_FULL'
+  /** Carries `retryDelayMs`. */
+  | 'TOO_MANY_PINGS'
   /** On the way down. Carries `retryDelayMs`. */
   | 'DRAINING'
   /** A position that was seen with another event: the homeserver's stream went back (R77). */

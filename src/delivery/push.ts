@@ -6,10 +6,9 @@
  */
 import type { Registration } from '../appservice/registration.ts';
 import type { Clock } from '../clock.ts';
+import { AppserviceTargets, authorized } from '../query/appservice-target.ts';
 import type { OutboundFailure } from '../query/connect.ts';
 import type { HttpClient, OutboundResult } from '../query/http-client.ts';
-import { parseOutboundUrl } from '../query/outbound-url.ts';
-import type { OutboundUrl } from '../query/outbound-url.ts';
 import type { Push, PushOutcome, PushRequest } from './ports.ts';
 
 export interface HttpPushOptions {
@@ -33,20 +32,19 @@ const NO_URL: PushOutcome = {
 
 export class HttpPush implements Push {
   readonly #options: HttpPushOptions;
-  readonly #urls = new WeakMap<Registration, OutboundUrl | null>();
+  readonly #targets = new AppserviceTargets();
 
   constructor(options: HttpPushOptions) {
     this.#options = options;
   }
 
-  async push({ serverName, appserviceId, registration, txnId, body }: PushRequest, signal: AbortSignal): Promise<PushOutcome> {
+  async push({ serverName, registration, txnId, body }: PushRequest, signal: AbortSignal): Promise<PushOutcome> {
     const { client, clock, pushTimeoutMs, retryAfterMsMax } = this.#options;
-    const url = this.#urlOf(registration);
-    if (url === null) return NO_URL;
-    const { push_timeout_ms, ca_file, proxy } = registration.delivery_options;
-    const timeoutMs = push_timeout_ms ?? pushTimeoutMs;
+    const target = this.#targets.of(serverName, registration);
+    if (target === null) return NO_URL;
+    const timeoutMs = registration.delivery_options.push_timeout_ms ?? pushTimeoutMs;
     const result = await client.request(
-      { owner: `${serverName}|${appserviceId}`, url, caFile: ca_file ?? null, proxy: proxy ?? null },
+      target,
       {
         method: 'PUT',
         ...authorized(registration, `/_matrix/app/v1/transactions/${encodeURIComponent(txnId)}`),
@@ -60,24 +58,6 @@ export class HttpPush implements Push {
     if (result.kind === 'failed') return { kind: 'unreachable', failure: result.failure, message: failureMessage(result.failure, result.sentence, timeoutMs) };
     return outcomeOf(result, registration, clock.nowMs(), retryAfterMsMax);
   }
-
-  #urlOf(registration: Registration): OutboundUrl | null {
-    let url = this.#urls.get(registration);
-    if (url === undefined) {
-      url = parseOutboundUrl(registration.url ?? '');
-      this.#urls.set(registration, url);
-    }
-    return url;
-  }
-}
-
-/** Where the hs_token stands: in the header, and in the query too only for an appservice that wants it there (R55, R56). */
-function authorized({ hs_token, delivery_options: { legacy_auth } }: Registration, path: string): { path: string; headers: Record<string, string> } {
-  const type = { 'content-type': 'application/json' };
-  return {
-    path: legacy_auth === 'both' || legacy_auth === 'query_only' ? `${path}?access_token=${encodeURIComponent(hs_token)}` : path,
-    headers: legacy_auth === 'query_only' ? type : { ...type, authorization: `Bearer ${hs_token}` },
-  };
 }
 
 type Answer = Extract<OutboundResult, { kind: 'answered' }>;

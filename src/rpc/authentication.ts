@@ -29,6 +29,8 @@ export const METHOD_ROLES: Readonly<Record<string, readonly Role[]>> = {
   [`${ROUTER}/GetStreamPosition`]: ['homeserver'],
   [`${ROUTER}/CheckNamespace`]: ['homeserver'],
   [`${ROUTER}/AuthorizeIdentifier`]: ['homeserver'],
+  [`${ROUTER}/AuthenticateAppservice`]: ['homeserver'],
+  [`${ROUTER}/PingAppservice`]: ['homeserver'],
   [`${ADMIN}/PutRegistration`]: ['admin'],
   [`${ADMIN}/GetRegistration`]: READERS,
   [`${ADMIN}/ListRegistrations`]: READERS,

@@ -8,17 +8,23 @@ import type { AppserviceSchema } from '../../gen/matrix/appservice/v1/appservice
 import { Appservice_HeldBy, DeliveryState as WireState } from '../../gen/matrix/appservice/v1/appservice_pb.ts';
 import type { WatchEventsResponseSchema } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
 import type {
+  AuthenticateAppserviceRequestSchema,
+  AuthenticateAppserviceResponseSchema,
   AuthorizeIdentifierRequestSchema,
   CheckNamespaceRequestSchema,
+  PingAppserviceRequestSchema,
+  PingAppserviceResponseSchema,
   SubmitEventsRequestSchema,
   SubmitEventsResponseSchema,
 } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
 import { AuthorizeIdentifierRequest_Action as Action } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
+import type { AppserviceIdentity, AuthenticateRequest } from '../appservice/authenticate.ts';
 import type { AuthorizeRequest } from '../appservice/authorize.ts';
 import type { DeliveryState } from '../appservice/delivery-state.ts';
 import type { DomainEventRecord } from '../appservice/domain-event.ts';
 import type { Subject } from '../appservice/identifier.ts';
-import type { AppserviceStatus, RoomContext, Submission, SubmissionResult } from './ports.ts';
+import type { PingOutcome } from '../appservice/ping.ts';
+import type { AppserviceStatus, PingRequest, RoomContext, Submission, SubmissionResult } from './ports.ts';
 import { Code, RpcStatus } from './status.ts';
 
 const EVENTS_MAX = 1000;
@@ -28,6 +34,8 @@ const STREAM_BYTES_MAX = 255;
 const ROOM_ID_BYTES_MAX = 1024;
 const ID_BYTES_MAX = 1024;
 const TOKEN_BYTES_MAX = 4096;
+const SOURCE_IP_BYTES_MAX = 64;
+const TRANSACTION_ID_BYTES_MAX = 4096;
 const ALIASES_MAX = 1000;
 const MEMBERS_MAX = 200_000;
 const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
@@ -58,6 +66,10 @@ export function submissionBytes({ events }: MessageShape<typeof SubmitEventsRequ
 function short(text: string, bytesMax: number, field: string): string {
   if (text.length > bytesMax || Buffer.byteLength(text) > bytesMax) throw invalid(field, `This field has at most ${bytesMax} bytes.`);
   return text;
+}
+
+function shortIfSet(text: string | undefined, bytesMax: number, field: string): string | undefined {
+  return text === undefined ? undefined : short(text, bytesMax, field);
 }
 
 /** The id of an appservice that a request names. */
@@ -131,6 +143,39 @@ export function authorizeFrom(request: MessageShape<typeof AuthorizeIdentifierRe
     case undefined:
       throw invalid('actor', 'Say who wants to do it: as_token, appservice_id or person_user_id.');
   }
+}
+
+export function authenticateFrom(request: MessageShape<typeof AuthenticateAppserviceRequestSchema>): AuthenticateRequest {
+  const { asToken, userId, deviceId, sourceIp, userRegistered } = request;
+  shortIfSet(sourceIp, SOURCE_IP_BYTES_MAX, 'source_ip');
+  return {
+    asToken: short(asToken, TOKEN_BYTES_MAX, 'as_token'),
+    userId: shortIfSet(userId, ID_BYTES_MAX, 'user_id'),
+    deviceId: shortIfSet(deviceId, ID_BYTES_MAX, 'device_id'),
+    userRegistered,
+  };
+}
+
+export function identityTo({ appserviceId, userId, deviceId, isRateLimited, isSenderUser }: AppserviceIdentity): MessageInitShape<typeof AuthenticateAppserviceResponseSchema> {
+  return { appserviceId, userId, ...(deviceId === undefined ? {} : { deviceId }), rateLimited: isRateLimited, isSenderUser };
+}
+
+export function pingFrom({ appservice, transactionId: id }: MessageShape<typeof PingAppserviceRequestSchema>): PingRequest {
+  const transactionId = shortIfSet(id, TRANSACTION_ID_BYTES_MAX, 'transaction_id');
+  switch (appservice.case) {
+    case 'asToken':
+      return { appservice: { kind: 'as_token', asToken: short(appservice.value, TOKEN_BYTES_MAX, 'as_token') }, transactionId };
+    case 'appserviceId':
+      return { appservice: { kind: 'appservice_id', appserviceId: appserviceIdFrom(appservice.value) }, transactionId };
+    case undefined:
+      throw invalid('appservice', 'Say which appservice to ping: as_token or appservice_id.');
+  }
+}
+
+export function pingOutcomeTo(outcome: PingOutcome): MessageInitShape<typeof PingAppserviceResponseSchema> {
+  if (outcome.kind === 'answered') return { result: { case: 'durationMs', value: outcome.durationMs } };
+  const { errcode, httpStatus, answer } = outcome.failure;
+  return { result: { case: 'failure', value: { errcode, httpStatus, ...answer } } };
 }
 
 const STATES: Readonly<Record<DeliveryState, WireState>> = {

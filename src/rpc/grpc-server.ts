@@ -120,6 +120,8 @@ function addServices(server: Server, options: GrpcServerOptions, draining: Abort
     getStreamPosition: door.unary(r.getStreamPosition, (request, caller) => router.getStreamPosition(request, caller)),
     checkNamespace: door.unary(r.checkNamespace, (request, caller) => router.checkNamespace(request, caller)),
     authorizeIdentifier: door.unary(r.authorizeIdentifier, (request, caller) => router.authorizeIdentifier(request, caller)),
+    authenticateAppservice: door.unary(r.authenticateAppservice, (request, caller) => router.authenticateAppservice(request, caller)),
+    pingAppservice: door.unary(r.pingAppservice, (request, caller) => router.pingAppservice(request, caller)),
   });
   door.add(server, AppserviceAdmin, {
     putRegistration: door.unary(a.putRegistration, (request, caller) => admin.putRegistration(request, caller)),

@@ -304,6 +304,8 @@ function addRoutes(router: ConnectRouter, options: HttpServerOptions, draining: 
     getStreamPosition: async (request, context) => r.getStreamPosition(request, callerOf(context)),
     checkNamespace: async (request, context) => r.checkNamespace(request, callerOf(context)),
     authorizeIdentifier: async (request, context) => r.authorizeIdentifier(request, callerOf(context)),
+    authenticateAppservice: async (request, context) => r.authenticateAppservice(request, callerOf(context)),
+    pingAppservice: async (request, context) => r.pingAppservice(request, callerOf(context)),
   });
   router.service(AppserviceAdmin, {
     putRegistration: async (request, context) => a.putRegistration(request, callerOf(context)),

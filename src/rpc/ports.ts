@@ -2,13 +2,15 @@
  * What the two doors need of the house, declared here by who needs it. `service.ts` brings the implementations.
  * Expected refusals are {@link Refusal}s thrown by the implementations: rpc/errors.ts has the one table that maps them.
  */
+import type { AppserviceIdentity, AuthenticateRequest } from '../appservice/authenticate.ts';
 import type { CallPlace } from '../appservice/call-order.ts';
-import type { AuthorizeRequest, NamespaceVerdict } from '../appservice/authorize.ts';
+import type { Actor, AuthorizeRequest, NamespaceVerdict } from '../appservice/authorize.ts';
 import type { DeliveryState } from '../appservice/delivery-state.ts';
 import type { DomainEventRecord } from '../appservice/domain-event.ts';
 import type { Subject } from '../appservice/identifier.ts';
-import type { Registration } from '../appservice/registration.ts';
+import type { PingOutcome } from '../appservice/ping.ts';
 import type { RefusalError } from '../appservice/refusal.ts';
+import type { Registration } from '../appservice/registration.ts';
 
 export type { RefusalError };
 
@@ -37,6 +39,12 @@ export interface SubmissionResult {
   readonly wantedRoomIds: readonly string[];
 }
 
+export interface PingRequest {
+  readonly appservice: Exclude<Actor, { readonly kind: 'person' }>;
+  /** Undefined: the appservice gets none. */
+  readonly transactionId: string | undefined;
+}
+
 export interface RegistrationWarning {
   readonly code: string;
   readonly message: string;
@@ -49,6 +57,10 @@ export interface HomeserverPort {
   checkNamespace(subject: Subject): NamespaceVerdict;
   /** Returns the id of the deciding appservice, if one decided; throws a RefusalError if refused. */
   authorize(request: AuthorizeRequest): string | undefined;
+  /** Throws a RefusalError if no appservice has the token, or it may not act as the user. */
+  authenticate(request: AuthenticateRequest): AppserviceIdentity;
+  /** A ping that fails is an outcome; an appservice id that is not known is a RefusalError. */
+  ping(request: PingRequest): Promise<PingOutcome>;
 }
 
 /** What operators see of one appservice. Times are wall clock milliseconds. */

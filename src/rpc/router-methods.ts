@@ -1,19 +1,23 @@
 /** What each method of AppserviceRouter does, for both doors. */
 import type { MessageInitShape, MessageShape } from '@bufbuild/protobuf';
 import type {
+  AuthenticateAppserviceRequestSchema,
+  AuthenticateAppserviceResponseSchema,
   AuthorizeIdentifierRequestSchema,
   AuthorizeIdentifierResponseSchema,
   CheckNamespaceRequestSchema,
   CheckNamespaceResponseSchema,
   GetStreamPositionRequestSchema,
   GetStreamPositionResponseSchema,
+  PingAppserviceRequestSchema,
+  PingAppserviceResponseSchema,
   SubmitEventsRequestSchema,
   SubmitEventsResponseSchema,
 } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
 import { CallOrder } from '../appservice/call-order.ts';
 import type { CallPlace } from '../appservice/call-order.ts';
 import type { Caller } from './authentication.ts';
-import { authorizeFrom, streamName, subjectFrom, submissionBytes, submissionFrom, submissionResultTo } from './conversion.ts';
+import { authenticateFrom, authorizeFrom, identityTo, pingFrom, pingOutcomeTo, streamName, subjectFrom, submissionBytes, submissionFrom, submissionResultTo } from './conversion.ts';
 import { pipelined, untilAborted } from './pipeline.ts';
 import type { HomeserverPort, Homeservers, SubmissionResult } from './ports.ts';
 import { Code, RpcStatus } from './status.ts';
@@ -60,6 +64,17 @@ export class RouterMethods {
   async authorizeIdentifier(request: MessageShape<typeof AuthorizeIdentifierRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof AuthorizeIdentifierResponseSchema>> {
     const appserviceId = this.#homeserver(request.serverName, caller).authorize(authorizeFrom(request));
     return appserviceId === undefined ? {} : { appserviceId };
+  }
+
+  async authenticateAppservice(
+    request: MessageShape<typeof AuthenticateAppserviceRequestSchema>,
+    caller: Caller,
+  ): Promise<MessageInitShape<typeof AuthenticateAppserviceResponseSchema>> {
+    return identityTo(this.#homeserver(request.serverName, caller).authenticate(authenticateFrom(request)));
+  }
+
+  async pingAppservice(request: MessageShape<typeof PingAppserviceRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof PingAppserviceResponseSchema>> {
+    return pingOutcomeTo(await this.#homeserver(request.serverName, caller).ping(pingFrom(request)));
   }
 
   /** A refusal at the door is told before anything is waited for, so before the next message is looked at. */

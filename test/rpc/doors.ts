@@ -80,6 +80,8 @@ export class ScriptedHouse {
     streamPosition: () => Promise.resolve({ streamPosition: 7, logPosition: 9 }),
     checkNamespace: () => ({ matches: [{ appserviceId: 'irc', regex: '@irc_.*', exclusive: true }], exclusive: true, exclusiveAppserviceIds: ['irc'], senderUser: false }),
     authorize: () => 'irc',
+    authenticate: () => ({ appserviceId: 'irc', userId: '@irc:a.test', deviceId: undefined, isRateLimited: false, isSenderUser: true }),
+    ping: () => Promise.resolve({ kind: 'answered', durationMs: 3 }),
   };
   readonly admin: { -readonly [Method in keyof AdminPort]: AdminPort[Method] } = {
     putRegistration: () => Promise.resolve({ registration: REGISTRATION, warnings: [{ code: 'overlap', message: 'Two namespaces overlap.' }] }),

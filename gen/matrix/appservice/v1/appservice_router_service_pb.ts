@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file matrix/appservice/v1/appservice_router_service.proto.
  */
 export const file_matrix_appservice_v1_appservice_router_service: GenFile = /*@__PURE__*/
-  fileDesc("CjRtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX3JvdXRlcl9zZXJ2aWNlLnByb3RvEhRtYXRyaXguYXBwc2VydmljZS52MSK+AQoTU3VibWl0RXZlbnRzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhMKBnN0cmVhbRgCIAEoCUgBiAEBEisKBmV2ZW50cxgDIAMoCzIbLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV2ZW50EjAKBXJvb21zGAggAygLMiEubWF0cml4LmFwcHNlcnZpY2UudjEuUm9vbUNvbnRleHRCDgoMX3NlcnZlcl9uYW1lQgkKB19zdHJlYW0ilAEKFFN1Ym1pdEV2ZW50c1Jlc3BvbnNlEhcKD3N0cmVhbV9wb3NpdGlvbhgBIAEoAxIUCgxsb2dfcG9zaXRpb24YAiABKAMSEAoIYWNjZXB0ZWQYAyABKAUSEgoKZHVwbGljYXRlcxgEIAEoBRIOCgZyb3V0ZWQYBSABKAUSFwoPd2FudGVkX3Jvb21faWRzGAYgAygJImQKGEdldFN0cmVhbVBvc2l0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhMKBnN0cmVhbRgCIAEoCUgBiAEBQg4KDF9zZXJ2ZXJfbmFtZUIJCgdfc3RyZWFtIkoKGUdldFN0cmVhbVBvc2l0aW9uUmVzcG9uc2USFwoPc3RyZWFtX3Bvc2l0aW9uGAEgASgDEhQKDGxvZ19wb3NpdGlvbhgCIAEoAyKIAQoVQ2hlY2tOYW1lc3BhY2VSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESEQoHdXNlcl9pZBgCIAEoCUgAEhQKCnJvb21fYWxpYXMYAyABKAlIABIRCgdyb29tX2lkGAQgASgJSABCCQoHc3ViamVjdEIOCgxfc2VydmVyX25hbWUiSQoOTmFtZXNwYWNlTWF0Y2gSFQoNYXBwc2VydmljZV9pZBgBIAEoCRINCgVyZWdleBgCIAEoCRIRCglleGNsdXNpdmUYAyABKAgimQEKFkNoZWNrTmFtZXNwYWNlUmVzcG9uc2USNQoHbWF0Y2hlcxgBIAMoCzIkLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLk5hbWVzcGFjZU1hdGNoEhEKCWV4Y2x1c2l2ZRgCIAEoCBIgChhleGNsdXNpdmVfYXBwc2VydmljZV9pZHMYAyADKAkSEwoLc2VuZGVyX3VzZXIYBCABKAgitwMKGkF1dGhvcml6ZUlkZW50aWZpZXJSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAKIAQESEQoHdXNlcl9pZBgCIAEoCUgAEhQKCnJvb21fYWxpYXMYAyABKAlIABIRCgdyb29tX2lkGAQgASgJSAASRwoGYWN0aW9uGAUgASgOMjcubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aG9yaXplSWRlbnRpZmllclJlcXVlc3QuQWN0aW9uEhcKCGFzX3Rva2VuGAYgASgJQgOAAQFIARIXCg1hcHBzZXJ2aWNlX2lkGAcgASgJSAESGAoOcGVyc29uX3VzZXJfaWQYCCABKAlIARIcCg91c2VyX3JlZ2lzdGVyZWQYCSABKAhIA4gBASJYCgZBY3Rpb24SFgoSQUNUSU9OX1VOU1BFQ0lGSUVEEAASEQoNQUNUSU9OX0NSRUFURRABEhEKDUFDVElPTl9ERUxFVEUQAhIQCgxBQ1RJT05fTE9HSU4QA0IJCgdzdWJqZWN0QgcKBWFjdG9yQg4KDF9zZXJ2ZXJfbmFtZUISChBfdXNlcl9yZWdpc3RlcmVkIksKG0F1dGhvcml6ZUlkZW50aWZpZXJSZXNwb25zZRIaCg1hcHBzZXJ2aWNlX2lkGAEgASgJSACIAQFCEAoOX2FwcHNlcnZpY2VfaWQy1wQKEEFwcHNlcnZpY2VSb3V0ZXISagoMU3VibWl0RXZlbnRzEikubWF0cml4LmFwcHNlcnZpY2UudjEuU3VibWl0RXZlbnRzUmVxdWVzdBoqLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlN1Ym1pdEV2ZW50c1Jlc3BvbnNlIgOQAgISaQoMU3RyZWFtRXZlbnRzEikubWF0cml4LmFwcHNlcnZpY2UudjEuU3VibWl0RXZlbnRzUmVxdWVzdBoqLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlN1Ym1pdEV2ZW50c1Jlc3BvbnNlKAEwARJ5ChFHZXRTdHJlYW1Qb3NpdGlvbhIuLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldFN0cmVhbVBvc2l0aW9uUmVxdWVzdBovLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldFN0cmVhbVBvc2l0aW9uUmVzcG9uc2UiA5ACARJwCg5DaGVja05hbWVzcGFjZRIrLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkNoZWNrTmFtZXNwYWNlUmVxdWVzdBosLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkNoZWNrTmFtZXNwYWNlUmVzcG9uc2UiA5ACARJ/ChNBdXRob3JpemVJZGVudGlmaWVyEjAubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aG9yaXplSWRlbnRpZmllclJlcXVlc3QaMS5tYXRyaXguYXBwc2VydmljZS52MS5BdXRob3JpemVJZGVudGlmaWVyUmVzcG9uc2UiA5ACAmIGcHJvdG8z", [file_matrix_appservice_v1_event]);
+  fileDesc("CjRtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX3JvdXRlcl9zZXJ2aWNlLnByb3RvEhRtYXRyaXguYXBwc2VydmljZS52MSK+AQoTU3VibWl0RXZlbnRzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhMKBnN0cmVhbRgCIAEoCUgBiAEBEisKBmV2ZW50cxgDIAMoCzIbLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV2ZW50EjAKBXJvb21zGAggAygLMiEubWF0cml4LmFwcHNlcnZpY2UudjEuUm9vbUNvbnRleHRCDgoMX3NlcnZlcl9uYW1lQgkKB19zdHJlYW0ilAEKFFN1Ym1pdEV2ZW50c1Jlc3BvbnNlEhcKD3N0cmVhbV9wb3NpdGlvbhgBIAEoAxIUCgxsb2dfcG9zaXRpb24YAiABKAMSEAoIYWNjZXB0ZWQYAyABKAUSEgoKZHVwbGljYXRlcxgEIAEoBRIOCgZyb3V0ZWQYBSABKAUSFwoPd2FudGVkX3Jvb21faWRzGAYgAygJImQKGEdldFN0cmVhbVBvc2l0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhMKBnN0cmVhbRgCIAEoCUgBiAEBQg4KDF9zZXJ2ZXJfbmFtZUIJCgdfc3RyZWFtIkoKGUdldFN0cmVhbVBvc2l0aW9uUmVzcG9uc2USFwoPc3RyZWFtX3Bvc2l0aW9uGAEgASgDEhQKDGxvZ19wb3NpdGlvbhgCIAEoAyKIAQoVQ2hlY2tOYW1lc3BhY2VSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESEQoHdXNlcl9pZBgCIAEoCUgAEhQKCnJvb21fYWxpYXMYAyABKAlIABIRCgdyb29tX2lkGAQgASgJSABCCQoHc3ViamVjdEIOCgxfc2VydmVyX25hbWUiSQoOTmFtZXNwYWNlTWF0Y2gSFQoNYXBwc2VydmljZV9pZBgBIAEoCRINCgVyZWdleBgCIAEoCRIRCglleGNsdXNpdmUYAyABKAgimQEKFkNoZWNrTmFtZXNwYWNlUmVzcG9uc2USNQoHbWF0Y2hlcxgBIAMoCzIkLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLk5hbWVzcGFjZU1hdGNoEhEKCWV4Y2x1c2l2ZRgCIAEoCBIgChhleGNsdXNpdmVfYXBwc2VydmljZV9pZHMYAyADKAkSEwoLc2VuZGVyX3VzZXIYBCABKAgitwMKGkF1dGhvcml6ZUlkZW50aWZpZXJSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAKIAQESEQoHdXNlcl9pZBgCIAEoCUgAEhQKCnJvb21fYWxpYXMYAyABKAlIABIRCgdyb29tX2lkGAQgASgJSAASRwoGYWN0aW9uGAUgASgOMjcubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aG9yaXplSWRlbnRpZmllclJlcXVlc3QuQWN0aW9uEhcKCGFzX3Rva2VuGAYgASgJQgOAAQFIARIXCg1hcHBzZXJ2aWNlX2lkGAcgASgJSAESGAoOcGVyc29uX3VzZXJfaWQYCCABKAlIARIcCg91c2VyX3JlZ2lzdGVyZWQYCSABKAhIA4gBASJYCgZBY3Rpb24SFgoSQUNUSU9OX1VOU1BFQ0lGSUVEEAASEQoNQUNUSU9OX0NSRUFURRABEhEKDUFDVElPTl9ERUxFVEUQAhIQCgxBQ1RJT05fTE9HSU4QA0IJCgdzdWJqZWN0QgcKBWFjdG9yQg4KDF9zZXJ2ZXJfbmFtZUISChBfdXNlcl9yZWdpc3RlcmVkIksKG0F1dGhvcml6ZUlkZW50aWZpZXJSZXNwb25zZRIaCg1hcHBzZXJ2aWNlX2lkGAEgASgJSACIAQFCEAoOX2FwcHNlcnZpY2VfaWQigAIKHUF1dGhlbnRpY2F0ZUFwcHNlcnZpY2VSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoIYXNfdG9rZW4YAiABKAlCA4ABARIUCgd1c2VyX2lkGAMgASgJSAGIAQESFgoJZGV2aWNlX2lkGAQgASgJSAKIAQESFgoJc291cmNlX2lwGAUgASgJSAOIAQESHAoPdXNlcl9yZWdpc3RlcmVkGAYgASgISASIAQFCDgoMX3NlcnZlcl9uYW1lQgoKCF91c2VyX2lkQgwKCl9kZXZpY2VfaWRCDAoKX3NvdXJjZV9pcEISChBfdXNlcl9yZWdpc3RlcmVkIpwBCh5BdXRoZW50aWNhdGVBcHBzZXJ2aWNlUmVzcG9uc2USFQoNYXBwc2VydmljZV9pZBgBIAEoCRIPCgd1c2VyX2lkGAIgASgJEhYKCWRldmljZV9pZBgDIAEoCUgAiAEBEhQKDHJhdGVfbGltaXRlZBgEIAEoCBIWCg5pc19zZW5kZXJfdXNlchgFIAEoCEIMCgpfZGV2aWNlX2lkIrEBChVQaW5nQXBwc2VydmljZVJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAYgBARIXCghhc190b2tlbhgCIAEoCUIDgAEBSAASFwoNYXBwc2VydmljZV9pZBgDIAEoCUgAEhsKDnRyYW5zYWN0aW9uX2lkGAQgASgJSAKIAQFCDAoKYXBwc2VydmljZUIOCgxfc2VydmVyX25hbWVCEQoPX3RyYW5zYWN0aW9uX2lkIm8KFlBpbmdBcHBzZXJ2aWNlUmVzcG9uc2USFQoLZHVyYXRpb25fbXMYASABKAVIABI0CgdmYWlsdXJlGAIgASgLMiEubWF0cml4LmFwcHNlcnZpY2UudjEuUGluZ0ZhaWx1cmVIAEIICgZyZXN1bHQibwoLUGluZ0ZhaWx1cmUSDwoHZXJyY29kZRgBIAEoCRITCgtodHRwX3N0YXR1cxgCIAEoBRITCgZzdGF0dXMYAyABKAVIAIgBARIRCgRib2R5GAQgASgJSAGIAQFCCQoHX3N0YXR1c0IHCgVfYm9keTLPBgoQQXBwc2VydmljZVJvdXRlchJqCgxTdWJtaXRFdmVudHMSKS5tYXRyaXguYXBwc2VydmljZS52MS5TdWJtaXRFdmVudHNSZXF1ZXN0GioubWF0cml4LmFwcHNlcnZpY2UudjEuU3VibWl0RXZlbnRzUmVzcG9uc2UiA5ACAhJpCgxTdHJlYW1FdmVudHMSKS5tYXRyaXguYXBwc2VydmljZS52MS5TdWJtaXRFdmVudHNSZXF1ZXN0GioubWF0cml4LmFwcHNlcnZpY2UudjEuU3VibWl0RXZlbnRzUmVzcG9uc2UoATABEnkKEUdldFN0cmVhbVBvc2l0aW9uEi4ubWF0cml4LmFwcHNlcnZpY2UudjEuR2V0U3RyZWFtUG9zaXRpb25SZXF1ZXN0Gi8ubWF0cml4LmFwcHNlcnZpY2UudjEuR2V0U3RyZWFtUG9zaXRpb25SZXNwb25zZSIDkAIBEnAKDkNoZWNrTmFtZXNwYWNlEisubWF0cml4LmFwcHNlcnZpY2UudjEuQ2hlY2tOYW1lc3BhY2VSZXF1ZXN0GiwubWF0cml4LmFwcHNlcnZpY2UudjEuQ2hlY2tOYW1lc3BhY2VSZXNwb25zZSIDkAIBEn8KE0F1dGhvcml6ZUlkZW50aWZpZXISMC5tYXRyaXguYXBwc2VydmljZS52MS5BdXRob3JpemVJZGVudGlmaWVyUmVxdWVzdBoxLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkF1dGhvcml6ZUlkZW50aWZpZXJSZXNwb25zZSIDkAICEogBChZBdXRoZW50aWNhdGVBcHBzZXJ2aWNlEjMubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aGVudGljYXRlQXBwc2VydmljZVJlcXVlc3QaNC5tYXRyaXguYXBwc2VydmljZS52MS5BdXRoZW50aWNhdGVBcHBzZXJ2aWNlUmVzcG9uc2UiA5ACAhJrCg5QaW5nQXBwc2VydmljZRIrLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBpbmdBcHBzZXJ2aWNlUmVxdWVzdBosLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBpbmdBcHBzZXJ2aWNlUmVzcG9uc2ViBnByb3RvMw", [file_matrix_appservice_v1_event]);
 
 /**
  * Within a server name and stream, positions strictly increase across requests. An item at or below the durable position
@@ -470,6 +470,242 @@ export const AuthorizeIdentifierResponseSchema: GenMessage<AuthorizeIdentifierRe
   messageDesc(file_matrix_appservice_v1_appservice_router_service, 8);
 
 /**
+ * Asks which appservice sends a request, and as whom.
+ *
+ * @generated from message matrix.appservice.v1.AuthenticateAppserviceRequest
+ */
+export type AuthenticateAppserviceRequest = Message<"matrix.appservice.v1.AuthenticateAppserviceRequest"> & {
+  /**
+   * The homeserver; must equal the credential's, and may be left out.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * The token that came with the request, at most 4,096 bytes; empty if none came.
+   *
+   * @generated from field: string as_token = 2;
+   */
+  asToken: string;
+
+  /**
+   * The user that the request asserts to act as, at most 1,024 bytes. Unset: the appservice's own user.
+   *
+   * @generated from field: optional string user_id = 3;
+   */
+  userId?: string | undefined;
+
+  /**
+   * The device that the request asserts, under its stable or its unstable name, at most 1,024 bytes. The router knows no
+   * devices and does not judge it.
+   *
+   * @generated from field: optional string device_id = 4;
+   */
+  deviceId?: string | undefined;
+
+  /**
+   * The address that the request came from, at most 64 bytes. It is not judged.
+   *
+   * @generated from field: optional string source_ip = 5;
+   */
+  sourceIp?: string | undefined;
+
+  /**
+   * Whether the homeserver knows the account of `user_id`. Unset if it does not say.
+   *
+   * @generated from field: optional bool user_registered = 6;
+   */
+  userRegistered?: boolean | undefined;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.AuthenticateAppserviceRequest.
+ * Use `create(AuthenticateAppserviceRequestSchema)` to create a new message.
+ */
+export const AuthenticateAppserviceRequestSchema: GenMessage<AuthenticateAppserviceRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 9);
+
+/**
+ * The appservice, and the user that the request acts as.
+ *
+ * @generated from message matrix.appservice.v1.AuthenticateAppserviceResponse
+ */
+export type AuthenticateAppserviceResponse = Message<"matrix.appservice.v1.AuthenticateAppserviceResponse"> & {
+  /**
+   * The appservice with this token.
+   *
+   * @generated from field: string appservice_id = 1;
+   */
+  appserviceId: string;
+
+  /**
+   * The user that the request acts as.
+   *
+   * @generated from field: string user_id = 2;
+   */
+  userId: string;
+
+  /**
+   * The asserted device as it came, for the homeserver to check against the user's devices. Unset if none was asserted.
+   *
+   * @generated from field: optional string device_id = 3;
+   */
+  deviceId?: string | undefined;
+
+  /**
+   * True if the homeserver's rate limits apply to this user. Never for the appservice's own user.
+   *
+   * @generated from field: bool rate_limited = 4;
+   */
+  rateLimited: boolean;
+
+  /**
+   * True if the request acts as the appservice's own user.
+   *
+   * @generated from field: bool is_sender_user = 5;
+   */
+  isSenderUser: boolean;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.AuthenticateAppserviceResponse.
+ * Use `create(AuthenticateAppserviceResponseSchema)` to create a new message.
+ */
+export const AuthenticateAppserviceResponseSchema: GenMessage<AuthenticateAppserviceResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 10);
+
+/**
+ * Asks for a ping of an appservice.
+ *
+ * @generated from message matrix.appservice.v1.PingAppserviceRequest
+ */
+export type PingAppserviceRequest = Message<"matrix.appservice.v1.PingAppserviceRequest"> & {
+  /**
+   * The homeserver; must equal the credential's, and may be left out.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * The appservice to ping. Required.
+   *
+   * @generated from oneof matrix.appservice.v1.PingAppserviceRequest.appservice
+   */
+  appservice: {
+    /**
+     * The one that sent this token, at most 4,096 bytes. An unknown token is a failure M_FORBIDDEN.
+     *
+     * @generated from field: string as_token = 2;
+     */
+    value: string;
+    case: "asToken";
+  } | {
+    /**
+     * The one with this id, at most 1,024 bytes. An unknown id is NOT_FOUND.
+     *
+     * @generated from field: string appservice_id = 3;
+     */
+    value: string;
+    case: "appserviceId";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * Sent to the appservice as it is, at most 4,096 bytes; left out if unset.
+   *
+   * @generated from field: optional string transaction_id = 4;
+   */
+  transactionId?: string | undefined;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.PingAppserviceRequest.
+ * Use `create(PingAppserviceRequestSchema)` to create a new message.
+ */
+export const PingAppserviceRequestSchema: GenMessage<PingAppserviceRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 11);
+
+/**
+ * How a ping went.
+ *
+ * @generated from message matrix.appservice.v1.PingAppserviceResponse
+ */
+export type PingAppserviceResponse = Message<"matrix.appservice.v1.PingAppserviceResponse"> & {
+  /**
+   * Exactly one is set.
+   *
+   * @generated from oneof matrix.appservice.v1.PingAppserviceResponse.result
+   */
+  result: {
+    /**
+     * The appservice answered 2xx within so many milliseconds, 0 or more.
+     *
+     * @generated from field: int32 duration_ms = 1;
+     */
+    value: number;
+    case: "durationMs";
+  } | {
+    /**
+     * The appservice was not asked, or gave no such answer.
+     *
+     * @generated from field: matrix.appservice.v1.PingFailure failure = 2;
+     */
+    value: PingFailure;
+    case: "failure";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message matrix.appservice.v1.PingAppserviceResponse.
+ * Use `create(PingAppserviceResponseSchema)` to create a new message.
+ */
+export const PingAppserviceResponseSchema: GenMessage<PingAppserviceResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 12);
+
+/**
+ * What a homeserver answers an appservice whose ping failed.
+ *
+ * @generated from message matrix.appservice.v1.PingFailure
+ */
+export type PingFailure = Message<"matrix.appservice.v1.PingFailure"> & {
+  /**
+   * M_FORBIDDEN, M_URL_NOT_SET, M_BAD_STATUS, M_CONNECTION_FAILED or M_CONNECTION_TIMEOUT.
+   *
+   * @generated from field: string errcode = 1;
+   */
+  errcode: string;
+
+  /**
+   * The HTTP status to answer with: 403, 400, 502, 502 or 504.
+   *
+   * @generated from field: int32 http_status = 2;
+   */
+  httpStatus: number;
+
+  /**
+   * With M_BAD_STATUS: the HTTP status that the appservice answered.
+   *
+   * @generated from field: optional int32 status = 3;
+   */
+  status?: number | undefined;
+
+  /**
+   * With M_BAD_STATUS: the body that the appservice answered, its first 64 KiB, with U+FFFD for what is no UTF-8.
+   *
+   * @generated from field: optional string body = 4;
+   */
+  body?: string | undefined;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.PingFailure.
+ * Use `create(PingFailureSchema)` to create a new message.
+ */
+export const PingFailureSchema: GenMessage<PingFailure> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 13);
+
+/**
  * AppserviceRouter is called by a homeserver: it submits what happened, and asks who owns an identifier.
  *
  * Callers send `authorization: Bearer TOKEN` with a credential of the role `homeserver`, which is bound to one server
@@ -543,6 +779,37 @@ export const AppserviceRouter: GenService<{
     methodKind: "unary";
     input: typeof AuthorizeIdentifierRequestSchema;
     output: typeof AuthorizeIdentifierResponseSchema;
+  },
+  /**
+   * AuthenticateAppservice tells which appservice an as_token belongs to, and as which user the request acts.
+   *
+   * A refusal is PERMISSION_DENIED with the reason APPSERVICE_UNKNOWN_TOKEN or APPSERVICE_MASQUERADE_DENIED; its metadata
+   * holds `errcode` and `http_status`, what a homeserver answers its client. A token that is unknown here may still be a
+   * person's: then `user_id` and `device_id` mean nothing.
+   *
+   * It changes nothing, and is yet not declared NO_SIDE_EFFECTS: Connect serves such methods by GET too, with the request
+   * in the URL, and an as_token does not belong into a URL.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceRouter.AuthenticateAppservice
+   */
+  authenticateAppservice: {
+    methodKind: "unary";
+    input: typeof AuthenticateAppserviceRequestSchema;
+    output: typeof AuthenticateAppserviceResponseSchema;
+  },
+  /**
+   * PingAppservice sends one ping to an appservice and tells how that went. A ping that fails is an answer, not an error
+   * of the call.
+   *
+   * One that succeeds ends the wait of the appservice's queue for its next attempt. At most 2 pings of an appservice and
+   * 64 together are under way at a time; beyond that the call is RESOURCE_EXHAUSTED with the reason TOO_MANY_PINGS.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceRouter.PingAppservice
+   */
+  pingAppservice: {
+    methodKind: "unary";
+    input: typeof PingAppserviceRequestSchema;
+    output: typeof PingAppserviceResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_matrix_appservice_v1_appservice_router_service, 0);
