@@ -7,10 +7,11 @@ import type { CallPlace } from '../appservice/call-order.ts';
 import type { DeliveryState } from '../appservice/delivery-state.ts';
 import type { DomainEventRecord } from '../appservice/domain-event.ts';
 import type { PingOutcome } from '../appservice/ping.ts';
+import type { Provision, ProvisionSubject } from '../appservice/provisioning.ts';
 import type { NamespaceKind, Registration } from '../appservice/registration.ts';
 import type { RefusalError } from '../appservice/refusal.ts';
 
-export type { AppserviceIdentity, AuthenticateRequest, PingOutcome, RefusalError };
+export type { AppserviceIdentity, AuthenticateRequest, PingOutcome, Provision, ProvisionSubject, RefusalError };
 
 /** A request of SubmitEvents as it crosses into the house. Bytes may be views on the request's buffer. */
 export interface Submission {
@@ -89,6 +90,8 @@ export interface HomeserverPort {
   authenticate(request: AuthenticateRequest): AppserviceIdentity;
   /** A ping that fails is an outcome; an appservice id that is not known is a RefusalError. */
   ping(request: PingRequest): Promise<PingOutcome>;
+  /** Asks the appservices that may have the user or the alias; a RefusalError if none says yes and not all say no. */
+  query(subject: ProvisionSubject): Promise<Provision>;
 }
 
 /** What operators see of one appservice. Times are wall clock milliseconds. */
