@@ -53,6 +53,7 @@ export const settingsSchema = z.strictObject({
   rateLimitedDefault: z.boolean().default(true).describe('What rate_limited is in a registration that does not say.'),
   pushTimeoutMs: z.int().min(1_000).max(600_000).default(60_000).describe('Time for one attempt to push a transaction, from the call to the answer.'),
   queryTimeoutMs: z.int().min(100).max(120_000).default(5_000).describe('Time for one question to an appservice about a user, an alias or a third-party network.'),
+  queryAttemptsMax: z.int().min(1).max(10).default(3).describe('Most attempts of one such question about a user or an alias to an appservice that gives no answer.'),
   pingTimeoutMs: z.int().min(100).max(120_000).default(10_000).describe('Time for one ping of an appservice.'),
   backoffFirstMs: z.int().min(10).max(3_600_000).default(2_000).describe('Wait after the first failed attempt; each further one doubles it.'),
   backoffMaxMs: z.int().min(10).max(86_400_000).default(512_000).describe('The longest wait between two attempts.'),

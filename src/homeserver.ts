@@ -13,6 +13,8 @@ import { parseEvent } from './appservice/event.ts';
 import type { Subject } from './appservice/identifier.ts';
 import type { PingOutcome } from './appservice/ping.ts';
 import { failedPing } from './appservice/ping.ts';
+import { provisioners } from './appservice/provisioning.ts';
+import type { Provision, ProvisionSubject } from './appservice/provisioning.ts';
 import { RefusalError } from './appservice/refusal.ts';
 import type { Registration } from './appservice/registration.ts';
 import type { Clock, Random } from './clock.ts';
@@ -41,6 +43,8 @@ export interface HomeserverLimits {
 
 export type SendPing = (serverName: string, registration: Registration, transactionId: string | undefined) => Promise<PingOutcome>;
 
+export type SendQuery = (serverName: string, subject: ProvisionSubject, candidates: readonly Registration[]) => Promise<Provision>;
+
 export interface HomeserverOptions {
   readonly serverName: string;
   readonly store: Store;
@@ -53,6 +57,8 @@ export interface HomeserverOptions {
   readonly limits: HomeserverLimits;
   /** Asks an appservice whether it can be reached. */
   readonly ping: SendPing;
+  /** Asks appservices whether a user or an alias exists. */
+  readonly query: SendQuery;
   readonly delivery: (routes: RouteReader, registrations: RegistrationSource) => Delivery;
 }
 
@@ -72,6 +78,7 @@ export class Homeserver implements AsyncDisposable {
   readonly #upkeep: Upkeep;
   readonly #tokenHash: (token: string) => string;
   readonly #ping: SendPing;
+  readonly #query: SendQuery;
   readonly #clock: Clock;
   readonly #logger: Logger;
 
@@ -85,6 +92,7 @@ export class Homeserver implements AsyncDisposable {
     this.#fold = fold;
     this.#tokenHash = options.tokenHash;
     this.#ping = options.ping;
+    this.#query = options.query;
     this.#clock = clock;
     this.#logger = logger;
     this.ledger = new Ledger({ fold, log: store, listener: segmentListener(recent, delivery), meter, clock, random, logger, limits: limits.ledger });
@@ -166,6 +174,11 @@ export class Homeserver implements AsyncDisposable {
     const outcome = await this.#ping(this.serverName, registration, transactionId);
     if (outcome.kind === 'answered') await this.#wake(registration.id);
     return outcome;
+  }
+
+  /** Rejects with a RefusalError if no appservice says yes and not all that may have it say no. */
+  async query(subject: ProvisionSubject): Promise<Provision> {
+    return await this.#query(this.serverName, subject, provisioners(this.#fold.index, subject));
   }
 
   /** Segments are durable and deliveries in flight ended, within the delivery's own bound. */

@@ -100,6 +100,8 @@ async function start(config: Config, logger: OwnedLogger): Promise<Service> {
       registrationPaths: config.registrations,
       rateLimitedDefault: config.rateLimitedDefault,
       pushTimeoutMs: config.pushTimeoutMs,
+      queryTimeoutMs: config.queryTimeoutMs,
+      queryAttemptsMax: config.queryAttemptsMax,
       pingTimeoutMs: config.pingTimeoutMs,
       delivery: {
         entriesMax: config.transactionEventsMax,

@@ -27,6 +27,7 @@ import { systemNetwork } from './query/connect.ts';
 import { HTTP_CLIENT_LIMITS, HttpClient } from './query/http-client.ts';
 import { outboundUrlProblem } from './query/outbound-url.ts';
 import { Ping, PING_LIMITS } from './query/ping.ts';
+import { Provisioning, PROVISIONING_LIMITS } from './query/provisioning.ts';
 import { registrationDisk } from './registration/registration-disk.ts';
 import { REGISTRATION_FILES_DEFAULTS, RegistrationFiles } from './registration/registration-files.ts';
 import type { RegistrationRules } from './registration/registration-rules.ts';
@@ -54,6 +55,8 @@ export interface ServiceSettings {
   readonly registrationPaths: readonly string[];
   readonly rateLimitedDefault: boolean;
   readonly pushTimeoutMs: number;
+  readonly queryTimeoutMs: number;
+  readonly queryAttemptsMax: number;
   readonly pingTimeoutMs: number;
   readonly delivery: Pick<DeliverySettings, 'entriesMax' | 'bytesMax' | 'backoff'>;
   readonly outbound: Pick<AddressPolicyOptions, 'mode' | 'allow'>;
@@ -133,6 +136,9 @@ export class Service implements AsyncDisposable {
     const ping = opened.use(new Ping({ client, clock, logger, timeoutMs: settings.pingTimeoutMs, ...PING_LIMITS }));
     const pacer = new Pacer(clock, eventLoopLoad(), PACER_DEFAULTS);
     const feed = new EventFeed({ logger, meter: telemetry });
+    const provisioning = opened.use(
+      new Provisioning({ client, clock, random, logger, events: feed, queryTimeoutMs: settings.queryTimeoutMs, attemptsMax: settings.queryAttemptsMax, ...PROVISIONING_LIMITS }),
+    );
 
     const files: RegistrationFiles[] = [];
     const homeservers = new Map<string, Homeserver>();
@@ -145,6 +151,7 @@ export class Service implements AsyncDisposable {
         open: (name, appserviceId, stored) => parts.vault.open(name, appserviceId, stored),
         tokenHash: (token) => parts.vault.tokenHash(token),
         ping: (name, registration, transactionId) => ping.ping(name, registration, transactionId),
+        query: (name, subject, candidates) => provisioning.query(name, subject, candidates),
         meter: telemetry.ingest(serverName),
         clock,
         random,

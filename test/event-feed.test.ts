@@ -41,6 +41,8 @@ test('M8 tells each domain event once to the log and the meter, with the fields 
     { kind: 'delivery_failed', service_id: 'irc', transaction_id: '8', retry_count: 2 },
     { kind: 'state_changed', service_id: 'irc', state: 'retrying', paused: false },
     { kind: 'state_changed', service_id: 'irc', state: 'failed', paused: false },
+    { kind: 'user_provisioned', service_id: 'irc', user_id: '@irc_x:example.org' },
+    { kind: 'alias_provisioned', service_id: 'irc', alias: '#irc_x:example.org' },
   ];
   const records = events.map((event, timeMs) => ({ serverName: 'example.org', timeMs, event }));
   for (const one of records) feed.emit(one);
@@ -50,6 +52,8 @@ test('M8 tells each domain event once to the log and the meter, with the fields 
     { level: 'warn', message: 'appservice.delivery_failed', fields: { event: 'appservice.delivery_failed', server_name: 'example.org', service_id: 'irc', transaction_id: '8', retry_count: 2 } },
     { level: 'info', message: 'appservice.state_changed', fields: { event: 'appservice.state_changed', server_name: 'example.org', service_id: 'irc', state: 'retrying', paused: false } },
     { level: 'warn', message: 'appservice.state_changed', fields: { event: 'appservice.state_changed', server_name: 'example.org', service_id: 'irc', state: 'failed', paused: false } },
+    { level: 'info', message: 'appservice.user_provisioned', fields: { event: 'appservice.user_provisioned', server_name: 'example.org', service_id: 'irc', user_id: '@irc_x:example.org' } },
+    { level: 'info', message: 'appservice.alias_provisioned', fields: { event: 'appservice.alias_provisioned', server_name: 'example.org', service_id: 'irc', alias: '#irc_x:example.org' } },
   ]);
 });
 

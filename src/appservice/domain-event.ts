@@ -7,7 +7,10 @@ import type { DeliveryState } from './delivery-state.ts';
 export type DomainEvent =
   | { readonly kind: 'events_delivered'; readonly service_id: string; readonly transaction_id: string; readonly event_count: number }
   | { readonly kind: 'delivery_failed'; readonly service_id: string; readonly transaction_id: string; readonly retry_count: number }
-  | { readonly kind: 'state_changed'; readonly service_id: string; readonly state: DeliveryState; readonly paused: boolean };
+  | { readonly kind: 'state_changed'; readonly service_id: string; readonly state: DeliveryState; readonly paused: boolean }
+  /** An appservice said that the user, or the alias, exists. */
+  | { readonly kind: 'user_provisioned'; readonly service_id: string; readonly user_id: string }
+  | { readonly kind: 'alias_provisioned'; readonly service_id: string; readonly alias: string };
 
 /** A domain event of one homeserver at a time. */
 export interface DomainEventRecord {

@@ -24,7 +24,11 @@ export type RefusalReason =
   | 'APPSERVICE_UNKNOWN_TOKEN'
   | 'APPSERVICE_MASQUERADE_DENIED'
   /** A login that needs an existing account. */
-  | 'APPSERVICE_USER_NOT_REGISTERED';
+  | 'APPSERVICE_USER_NOT_REGISTERED'
+  /** An appservice gave no answer to a query. */
+  | 'APPSERVICE_QUERY_TIMEOUT'
+  /** An appservice answered a query with a failure. Carries `retryDelayMs`. */
+  | 'APPSERVICE_SERVICE_UNAVAILABLE';
 
 export interface RefusalDetails {
   /** Path of the field at fault, such as `events[3].json`. */

@@ -31,6 +31,8 @@ export const METHOD_ROLES: Readonly<Record<string, readonly Role[]>> = {
   [`${ROUTER}/AuthorizeIdentifier`]: ['homeserver'],
   [`${ROUTER}/AuthenticateAppservice`]: ['homeserver'],
   [`${ROUTER}/PingAppservice`]: ['homeserver'],
+  [`${ROUTER}/QueryUser`]: ['homeserver'],
+  [`${ROUTER}/QueryRoomAlias`]: ['homeserver'],
   [`${ADMIN}/PutRegistration`]: ['admin'],
   [`${ADMIN}/GetRegistration`]: READERS,
   [`${ADMIN}/ListRegistrations`]: READERS,

@@ -14,6 +14,8 @@ import type {
   CheckNamespaceRequestSchema,
   PingAppserviceRequestSchema,
   PingAppserviceResponseSchema,
+  QueryRoomAliasResponseSchema,
+  QueryUserResponseSchema,
   SubmitEventsRequestSchema,
   SubmitEventsResponseSchema,
 } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
@@ -24,6 +26,7 @@ import type { DeliveryState } from '../appservice/delivery-state.ts';
 import type { DomainEventRecord } from '../appservice/domain-event.ts';
 import type { Subject } from '../appservice/identifier.ts';
 import type { PingOutcome } from '../appservice/ping.ts';
+import type { Provision, ProvisionSubject } from '../appservice/provisioning.ts';
 import type { AppserviceStatus, PingRequest, RoomContext, Submission, SubmissionResult } from './ports.ts';
 import { Code, RpcStatus } from './status.ts';
 
@@ -178,6 +181,15 @@ export function pingOutcomeTo(outcome: PingOutcome): MessageInitShape<typeof Pin
   return { result: { case: 'failure', value: { errcode, httpStatus, ...answer } } };
 }
 
+/** The identifier of a query; required. */
+export function queriedFrom(kind: ProvisionSubject['kind'], identifier: string): ProvisionSubject {
+  return { kind, identifier: short(identifier, ID_BYTES_MAX, kind === 'users' ? 'user_id' : 'room_alias') };
+}
+
+export function provisionTo({ exists, appserviceId }: Provision): MessageInitShape<typeof QueryUserResponseSchema> & MessageInitShape<typeof QueryRoomAliasResponseSchema> {
+  return { exists, ...(appserviceId === undefined ? {} : { appserviceId }) };
+}
+
 const STATES: Readonly<Record<DeliveryState, WireState>> = {
   idle: WireState.IDLE,
   delivering: WireState.DELIVERING,
@@ -238,5 +250,9 @@ export function domainEventTo({ timeMs, event }: DomainEventRecord, droppedCount
       return { ...common, event: { case: 'deliveryFailed', value: { serviceId: event.service_id, transactionId: event.transaction_id, retryCount: event.retry_count } } };
     case 'state_changed':
       return { ...common, event: { case: 'stateChanged', value: { serviceId: event.service_id, state: STATES[event.state], paused: event.paused } } };
+    case 'user_provisioned':
+      return { ...common, event: { case: 'userProvisioned', value: { serviceId: event.service_id, userId: event.user_id } } };
+    case 'alias_provisioned':
+      return { ...common, event: { case: 'aliasProvisioned', value: { serviceId: event.service_id, alias: event.alias } } };
   }
 }

@@ -23,7 +23,7 @@ export const REFUSALS: Readonly<Record<RefusalReason, ErrorRule>> = {
   TRANSACTION_NOT_FOUND: { code: 'notFound', when: 'There is no such transaction.' },
   REGISTRATION_CONFLICT: { code: 'alreadyExists', when: 'Another registration has the same as_token or id.' },
   DELIVERY_STATE_FORBIDS: { code: 'failedPrecondition', when: 'The delivery state of the appservice forbids the operation.', isPrecondition: true },
-  QUEUE_FULL: { code: 'resourceExhausted', when: 'Too much waits to be written. RetryInfo says when to try again.' },
+  QUEUE_FULL: { code: 'resourceExhausted', when: 'Too much waits to be written, or too many queries or watches are under way. RetryInfo says when to try again.' },
   TOO_MANY_PINGS: { code: 'resourceExhausted', when: 'Too many pings are under way, of this appservice or of all. RetryInfo says when to try again.' },
   DRAINING: { code: 'unavailable', when: 'The router is shutting down. RetryInfo says when to try again.' },
   STREAM_POSITION_REWOUND: { code: 'failedPrecondition', when: "A stream position was taken over before with another event: the homeserver's stream went back.", isPrecondition: true },
@@ -31,6 +31,8 @@ export const REFUSALS: Readonly<Record<RefusalReason, ErrorRule>> = {
   APPSERVICE_UNKNOWN_TOKEN: { code: 'permissionDenied', when: 'No registration has the as_token that the actor sent. Metadata: errcode, http_status.' },
   APPSERVICE_MASQUERADE_DENIED: { code: 'permissionDenied', when: 'The appservice may not act as this user. Metadata: errcode, http_status.' },
   APPSERVICE_USER_NOT_REGISTERED: { code: 'permissionDenied', when: 'The user has no account to log in to. Metadata: errcode, http_status.' },
+  APPSERVICE_QUERY_TIMEOUT: { code: 'deadlineExceeded', when: 'An appservice that may have the identifier gave no answer, after all attempts. Metadata: errcode, http_status.' },
+  APPSERVICE_SERVICE_UNAVAILABLE: { code: 'unavailable', when: 'An appservice that may have the identifier answered with a failure. Metadata: errcode, http_status. RetryInfo says when to try again.' },
 };
 
 interface StoreRule {

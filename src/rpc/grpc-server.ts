@@ -122,6 +122,8 @@ function addServices(server: Server, options: GrpcServerOptions, draining: Abort
     authorizeIdentifier: door.unary(r.authorizeIdentifier, (request, caller) => router.authorizeIdentifier(request, caller)),
     authenticateAppservice: door.unary(r.authenticateAppservice, (request, caller) => router.authenticateAppservice(request, caller)),
     pingAppservice: door.unary(r.pingAppservice, (request, caller) => router.pingAppservice(request, caller)),
+    queryUser: door.unary(r.queryUser, (request, caller) => router.queryUser(request, caller)),
+    queryRoomAlias: door.unary(r.queryRoomAlias, (request, caller) => router.queryRoomAlias(request, caller)),
   });
   door.add(server, AppserviceAdmin, {
     putRegistration: door.unary(a.putRegistration, (request, caller) => admin.putRegistration(request, caller)),

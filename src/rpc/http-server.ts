@@ -306,6 +306,8 @@ function addRoutes(router: ConnectRouter, options: HttpServerOptions, draining: 
     authorizeIdentifier: async (request, context) => r.authorizeIdentifier(request, callerOf(context)),
     authenticateAppservice: async (request, context) => r.authenticateAppservice(request, callerOf(context)),
     pingAppservice: async (request, context) => r.pingAppservice(request, callerOf(context)),
+    queryUser: async (request, context) => r.queryUser(request, callerOf(context)),
+    queryRoomAlias: async (request, context) => r.queryRoomAlias(request, callerOf(context)),
   });
   router.service(AppserviceAdmin, {
     putRegistration: async (request, context) => a.putRegistration(request, callerOf(context)),

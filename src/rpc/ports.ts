@@ -9,6 +9,7 @@ import type { DeliveryState } from '../appservice/delivery-state.ts';
 import type { DomainEventRecord } from '../appservice/domain-event.ts';
 import type { Subject } from '../appservice/identifier.ts';
 import type { PingOutcome } from '../appservice/ping.ts';
+import type { Provision, ProvisionSubject } from '../appservice/provisioning.ts';
 import type { RefusalError } from '../appservice/refusal.ts';
 import type { Registration } from '../appservice/registration.ts';
 
@@ -61,6 +62,8 @@ export interface HomeserverPort {
   authenticate(request: AuthenticateRequest): AppserviceIdentity;
   /** A ping that fails is an outcome; an appservice id that is not known is a RefusalError. */
   ping(request: PingRequest): Promise<PingOutcome>;
+  /** Asks the appservices that may have the user or the alias; a RefusalError if none says yes and not all say no. */
+  query(subject: ProvisionSubject): Promise<Provision>;
 }
 
 /** What operators see of one appservice. Times are wall clock milliseconds. */

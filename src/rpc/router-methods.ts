@@ -11,13 +11,17 @@ import type {
   GetStreamPositionResponseSchema,
   PingAppserviceRequestSchema,
   PingAppserviceResponseSchema,
+  QueryRoomAliasRequestSchema,
+  QueryRoomAliasResponseSchema,
+  QueryUserRequestSchema,
+  QueryUserResponseSchema,
   SubmitEventsRequestSchema,
   SubmitEventsResponseSchema,
 } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
 import { CallOrder } from '../appservice/call-order.ts';
 import type { CallPlace } from '../appservice/call-order.ts';
 import type { Caller } from './authentication.ts';
-import { authenticateFrom, authorizeFrom, identityTo, pingFrom, pingOutcomeTo, streamName, subjectFrom, submissionBytes, submissionFrom, submissionResultTo } from './conversion.ts';
+import { authenticateFrom, authorizeFrom, identityTo, pingFrom, pingOutcomeTo, provisionTo, queriedFrom, streamName, subjectFrom, submissionBytes, submissionFrom, submissionResultTo } from './conversion.ts';
 import { pipelined, untilAborted } from './pipeline.ts';
 import type { HomeserverPort, Homeservers, SubmissionResult } from './ports.ts';
 import { Code, RpcStatus } from './status.ts';
@@ -75,6 +79,14 @@ export class RouterMethods {
 
   async pingAppservice(request: MessageShape<typeof PingAppserviceRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof PingAppserviceResponseSchema>> {
     return pingOutcomeTo(await this.#homeserver(request.serverName, caller).ping(pingFrom(request)));
+  }
+
+  async queryUser({ serverName, userId }: MessageShape<typeof QueryUserRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof QueryUserResponseSchema>> {
+    return provisionTo(await this.#homeserver(serverName, caller).query(queriedFrom('users', userId)));
+  }
+
+  async queryRoomAlias({ serverName, roomAlias }: MessageShape<typeof QueryRoomAliasRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof QueryRoomAliasResponseSchema>> {
+    return provisionTo(await this.#homeserver(serverName, caller).query(queriedFrom('aliases', roomAlias)));
   }
 
   /** A refusal at the door is told before anything is waited for, so before the next message is looked at. */

@@ -121,7 +121,6 @@ test('R135 a body that stalls is told as far as it came, before the time limit',
   // The head has to be read before its time runs.
   while (outcome === undefined) await world.clock.advance(100);
   assert.deepEqual(failureOf(await ping).answer, { status: 503, body: 'busy' });
-  assert.ok(world.clock.monotonicMs() - Date.UTC(2026, 0, 1) < 10_000 || failureOf(await ping).errcode === 'M_BAD_STATUS');
 });
 
 test('R135 a body is text of at most 64 KiB, whatever its bytes', () => {
@@ -143,7 +142,7 @@ test('R136 what gives no answer is a failed connection', async () => {
   await using world = new PingWorld({}, { network: { resolve: () => Promise.reject(Object.assign(new Error('no such name'), { code: 'ENOTFOUND' })) } });
   const port = await unusedPort();
   for (const url of [`http://127.0.0.1:${port}`, 'http://nowhere.test', 'http://169.254.169.254/', 'no url']) assert.deepEqual(failureOf(await world.to(url)), CONNECTION_FAILED, url);
-  await using plain = await Receiver.start(answer(200));
+  await using plain = await Receiver.startWith({ scripts: [hang], onConnection: (connection) => void connection.write('HTTP/1.1 400 X\r\n\r\n') });
   assert.deepEqual(failureOf(await world.to(plain.url.replace('http:', 'https:'))), CONNECTION_FAILED, 'TLS');
 });
 

@@ -82,6 +82,7 @@ export class ScriptedHouse {
     authorize: () => 'irc',
     authenticate: () => ({ appserviceId: 'irc', userId: '@irc:a.test', deviceId: undefined, isRateLimited: false, isSenderUser: true }),
     ping: () => Promise.resolve({ kind: 'answered', durationMs: 3 }),
+    query: () => Promise.resolve({ exists: true, appserviceId: 'irc' }),
   };
   readonly admin: { -readonly [Method in keyof AdminPort]: AdminPort[Method] } = {
     putRegistration: () => Promise.resolve({ registration: REGISTRATION, warnings: [{ code: 'overlap', message: 'Two namespaces overlap.' }] }),

@@ -169,11 +169,15 @@ test('M8 WatchEvents tells every kind of domain event, and how many a slow reade
     yield await Promise.resolve({ record: { ...common, event: { kind: 'events_delivered', service_id: 'irc', transaction_id: '7', event_count: 3 } as const }, droppedCount: 0 });
     yield { record: { ...common, event: { kind: 'delivery_failed', service_id: 'irc', transaction_id: '8', retry_count: 2 } as const }, droppedCount: 5 };
     yield { record: { ...common, event: { kind: 'state_changed', service_id: 'irc', state: 'failed', paused: false } as const }, droppedCount: 0 };
+    yield { record: { ...common, event: { kind: 'user_provisioned', service_id: 'irc', user_id: '@irc_x:a.test' } as const }, droppedCount: 0 };
+    yield { record: { ...common, event: { kind: 'alias_provisioned', service_id: 'irc', alias: '#irc_x:a.test' } as const }, droppedCount: 0 };
   };
   const expected = [
     ['eventsDelivered', 0n, { serviceId: 'irc', transactionId: '7', eventCount: 3 }],
     ['deliveryFailed', 5n, { serviceId: 'irc', transactionId: '8', retryCount: 2 }],
     ['stateChanged', 0n, { serviceId: 'irc', state: 4, paused: false }],
+    ['userProvisioned', 0n, { serviceId: 'irc', userId: '@irc_x:a.test' }],
+    ['aliasProvisioned', 0n, { serviceId: 'irc', alias: '#irc_x:a.test' }],
   ];
   const seen: unknown[] = [];
   for (const protocol of ['Connect with JSON', 'Connect with protobuf', 'gRPC-Web', 'gRPC on the HTTP port'] as const) {

@@ -52,6 +52,8 @@ export async function startService(options: ServiceWorldOptions = {}): Promise<S
       registrationPaths: [],
       rateLimitedDefault: true,
       pushTimeoutMs: 5_000,
+      queryTimeoutMs: 5_000,
+      queryAttemptsMax: 3,
       pingTimeoutMs: 5_000,
       delivery: { entriesMax: 100, bytesMax: 1_000_000, backoff: { firstMs: 50, maxMs: 200 } },
       outbound: { mode: 'default', allow: [] },

@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file matrix/appservice/v1/appservice.proto.
  */
 export const file_matrix_appservice_v1_appservice: GenFile = /*@__PURE__*/
-  fileDesc("CiVtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlLnByb3RvEhRtYXRyaXguYXBwc2VydmljZS52MSLwBgoKQXBwc2VydmljZRIVCg1hcHBzZXJ2aWNlX2lkGAEgASgJEjIKBXN0YXRlGAIgASgOMiMubWF0cml4LmFwcHNlcnZpY2UudjEuRGVsaXZlcnlTdGF0ZRIOCgZwYXVzZWQYAyABKAgSHgoWZGVsaXZlcmVkX2xvZ19wb3NpdGlvbhgEIAEoAxIXCg9iYWNrbG9nX2VudHJpZXMYBSABKAMSFQoNYmFja2xvZ19ieXRlcxgGIAEoAxI1ChFvbGRlc3RfZW50cnlfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASQQoLdHJhbnNhY3Rpb24YCCABKAsyLC5tYXRyaXguYXBwc2VydmljZS52MS5BcHBzZXJ2aWNlLlRyYW5zYWN0aW9uEj4KCmxhc3RfZXJyb3IYCSABKAsyKi5tYXRyaXguYXBwc2VydmljZS52MS5BcHBzZXJ2aWNlLkxhc3RFcnJvchIZChFkZWxpdmVyZWRfZW50cmllcxgKIAEoAxIQCghhdHRlbXB0cxgLIAEoAxIXCg9mYWlsZWRfYXR0ZW1wdHMYDCABKAMSOAoHaGVsZF9ieRgNIAEoDjInLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UuSGVsZEJ5EhsKE3F1YXJhbnRpbmVkX2VudHJpZXMYDiABKAMagAEKC1RyYW5zYWN0aW9uEg4KBnR4bl9pZBgBIAEoCRITCgtldmVudF9jb3VudBgCIAEoBRIVCg1hdHRlbXB0X2NvdW50GAMgASgFEjUKEW5leHRfYXR0ZW1wdF90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBp+CglMYXN0RXJyb3ISDAoEa2luZBgBIAEoCRIYCgtodHRwX3N0YXR1cxgCIAEoBUgAiAEBEg8KB21lc3NhZ2UYAyABKAkSKAoEdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCDgoMX2h0dHBfc3RhdHVzIl0KBkhlbGRCeRIXChNIRUxEX0JZX1VOU1BFQ0lGSUVEEAASEgoOSEVMRF9CWV9OT19VUkwQARISCg5IRUxEX0JZX1BBVVNFRBACEhIKDkhFTERfQllfUEFSS0VEEAMiKAoHV2FybmluZxIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkiUgoPRXZlbnRzRGVsaXZlcmVkEhIKCnNlcnZpY2VfaWQYASABKAkSFgoOdHJhbnNhY3Rpb25faWQYAiABKAkSEwoLZXZlbnRfY291bnQYAyABKAUiUQoORGVsaXZlcnlGYWlsZWQSEgoKc2VydmljZV9pZBgBIAEoCRIWCg50cmFuc2FjdGlvbl9pZBgCIAEoCRITCgtyZXRyeV9jb3VudBgDIAEoBSJmCgxTdGF0ZUNoYW5nZWQSEgoKc2VydmljZV9pZBgBIAEoCRIyCgVzdGF0ZRgCIAEoDjIjLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGl2ZXJ5U3RhdGUSDgoGcGF1c2VkGAMgASgIKp8BCg1EZWxpdmVyeVN0YXRlEh4KGkRFTElWRVJZX1NUQVRFX1VOU1BFQ0lGSUVEEAASFwoTREVMSVZFUllfU1RBVEVfSURMRRABEh0KGURFTElWRVJZX1NUQVRFX0RFTElWRVJJTkcQAhIbChdERUxJVkVSWV9TVEFURV9SRVRSWUlORxADEhkKFURFTElWRVJZX1NUQVRFX0ZBSUxFRBAEYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("CiVtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlLnByb3RvEhRtYXRyaXguYXBwc2VydmljZS52MSLwBgoKQXBwc2VydmljZRIVCg1hcHBzZXJ2aWNlX2lkGAEgASgJEjIKBXN0YXRlGAIgASgOMiMubWF0cml4LmFwcHNlcnZpY2UudjEuRGVsaXZlcnlTdGF0ZRIOCgZwYXVzZWQYAyABKAgSHgoWZGVsaXZlcmVkX2xvZ19wb3NpdGlvbhgEIAEoAxIXCg9iYWNrbG9nX2VudHJpZXMYBSABKAMSFQoNYmFja2xvZ19ieXRlcxgGIAEoAxI1ChFvbGRlc3RfZW50cnlfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASQQoLdHJhbnNhY3Rpb24YCCABKAsyLC5tYXRyaXguYXBwc2VydmljZS52MS5BcHBzZXJ2aWNlLlRyYW5zYWN0aW9uEj4KCmxhc3RfZXJyb3IYCSABKAsyKi5tYXRyaXguYXBwc2VydmljZS52MS5BcHBzZXJ2aWNlLkxhc3RFcnJvchIZChFkZWxpdmVyZWRfZW50cmllcxgKIAEoAxIQCghhdHRlbXB0cxgLIAEoAxIXCg9mYWlsZWRfYXR0ZW1wdHMYDCABKAMSOAoHaGVsZF9ieRgNIAEoDjInLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UuSGVsZEJ5EhsKE3F1YXJhbnRpbmVkX2VudHJpZXMYDiABKAMagAEKC1RyYW5zYWN0aW9uEg4KBnR4bl9pZBgBIAEoCRITCgtldmVudF9jb3VudBgCIAEoBRIVCg1hdHRlbXB0X2NvdW50GAMgASgFEjUKEW5leHRfYXR0ZW1wdF90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBp+CglMYXN0RXJyb3ISDAoEa2luZBgBIAEoCRIYCgtodHRwX3N0YXR1cxgCIAEoBUgAiAEBEg8KB21lc3NhZ2UYAyABKAkSKAoEdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCDgoMX2h0dHBfc3RhdHVzIl0KBkhlbGRCeRIXChNIRUxEX0JZX1VOU1BFQ0lGSUVEEAASEgoOSEVMRF9CWV9OT19VUkwQARISCg5IRUxEX0JZX1BBVVNFRBACEhIKDkhFTERfQllfUEFSS0VEEAMiKAoHV2FybmluZxIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkiUgoPRXZlbnRzRGVsaXZlcmVkEhIKCnNlcnZpY2VfaWQYASABKAkSFgoOdHJhbnNhY3Rpb25faWQYAiABKAkSEwoLZXZlbnRfY291bnQYAyABKAUiUQoORGVsaXZlcnlGYWlsZWQSEgoKc2VydmljZV9pZBgBIAEoCRIWCg50cmFuc2FjdGlvbl9pZBgCIAEoCRITCgtyZXRyeV9jb3VudBgDIAEoBSJmCgxTdGF0ZUNoYW5nZWQSEgoKc2VydmljZV9pZBgBIAEoCRIyCgVzdGF0ZRgCIAEoDjIjLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGl2ZXJ5U3RhdGUSDgoGcGF1c2VkGAMgASgIIjYKD1VzZXJQcm92aXNpb25lZBISCgpzZXJ2aWNlX2lkGAEgASgJEg8KB3VzZXJfaWQYAiABKAkiNQoQQWxpYXNQcm92aXNpb25lZBISCgpzZXJ2aWNlX2lkGAEgASgJEg0KBWFsaWFzGAIgASgJKp8BCg1EZWxpdmVyeVN0YXRlEh4KGkRFTElWRVJZX1NUQVRFX1VOU1BFQ0lGSUVEEAASFwoTREVMSVZFUllfU1RBVEVfSURMRRABEh0KGURFTElWRVJZX1NUQVRFX0RFTElWRVJJTkcQAhIbChdERUxJVkVSWV9TVEFURV9SRVRSWUlORxADEhkKFURFTElWRVJZX1NUQVRFX0ZBSUxFRBAEYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * How delivery to one appservice stands.
@@ -390,6 +390,62 @@ export type StateChanged = Message<"matrix.appservice.v1.StateChanged"> & {
  */
 export const StateChangedSchema: GenMessage<StateChanged> = /*@__PURE__*/
   messageDesc(file_matrix_appservice_v1_appservice, 4);
+
+/**
+ * An appservice said that a user exists.
+ *
+ * @generated from message matrix.appservice.v1.UserProvisioned
+ */
+export type UserProvisioned = Message<"matrix.appservice.v1.UserProvisioned"> & {
+  /**
+   * The appservice.
+   *
+   * @generated from field: string service_id = 1;
+   */
+  serviceId: string;
+
+  /**
+   * The user.
+   *
+   * @generated from field: string user_id = 2;
+   */
+  userId: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.UserProvisioned.
+ * Use `create(UserProvisionedSchema)` to create a new message.
+ */
+export const UserProvisionedSchema: GenMessage<UserProvisioned> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice, 5);
+
+/**
+ * An appservice said that a room alias exists.
+ *
+ * @generated from message matrix.appservice.v1.AliasProvisioned
+ */
+export type AliasProvisioned = Message<"matrix.appservice.v1.AliasProvisioned"> & {
+  /**
+   * The appservice.
+   *
+   * @generated from field: string service_id = 1;
+   */
+  serviceId: string;
+
+  /**
+   * The alias.
+   *
+   * @generated from field: string alias = 2;
+   */
+  alias: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.AliasProvisioned.
+ * Use `create(AliasProvisionedSchema)` to create a new message.
+ */
+export const AliasProvisionedSchema: GenMessage<AliasProvisioned> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice, 6);
 
 /**
  * The delivery state of an appservice.

@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file matrix/appservice/v1/appservice_router_service.proto.
  */
 export const file_matrix_appservice_v1_appservice_router_service: GenFile = /*@__PURE__*/
-  fileDesc("CjRtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX3JvdXRlcl9zZXJ2aWNlLnByb3RvEhRtYXRyaXguYXBwc2VydmljZS52MSK+AQoTU3VibWl0RXZlbnRzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhMKBnN0cmVhbRgCIAEoCUgBiAEBEisKBmV2ZW50cxgDIAMoCzIbLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV2ZW50EjAKBXJvb21zGAggAygLMiEubWF0cml4LmFwcHNlcnZpY2UudjEuUm9vbUNvbnRleHRCDgoMX3NlcnZlcl9uYW1lQgkKB19zdHJlYW0ilAEKFFN1Ym1pdEV2ZW50c1Jlc3BvbnNlEhcKD3N0cmVhbV9wb3NpdGlvbhgBIAEoAxIUCgxsb2dfcG9zaXRpb24YAiABKAMSEAoIYWNjZXB0ZWQYAyABKAUSEgoKZHVwbGljYXRlcxgEIAEoBRIOCgZyb3V0ZWQYBSABKAUSFwoPd2FudGVkX3Jvb21faWRzGAYgAygJImQKGEdldFN0cmVhbVBvc2l0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhMKBnN0cmVhbRgCIAEoCUgBiAEBQg4KDF9zZXJ2ZXJfbmFtZUIJCgdfc3RyZWFtIkoKGUdldFN0cmVhbVBvc2l0aW9uUmVzcG9uc2USFwoPc3RyZWFtX3Bvc2l0aW9uGAEgASgDEhQKDGxvZ19wb3NpdGlvbhgCIAEoAyKIAQoVQ2hlY2tOYW1lc3BhY2VSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESEQoHdXNlcl9pZBgCIAEoCUgAEhQKCnJvb21fYWxpYXMYAyABKAlIABIRCgdyb29tX2lkGAQgASgJSABCCQoHc3ViamVjdEIOCgxfc2VydmVyX25hbWUiSQoOTmFtZXNwYWNlTWF0Y2gSFQoNYXBwc2VydmljZV9pZBgBIAEoCRINCgVyZWdleBgCIAEoCRIRCglleGNsdXNpdmUYAyABKAgimQEKFkNoZWNrTmFtZXNwYWNlUmVzcG9uc2USNQoHbWF0Y2hlcxgBIAMoCzIkLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLk5hbWVzcGFjZU1hdGNoEhEKCWV4Y2x1c2l2ZRgCIAEoCBIgChhleGNsdXNpdmVfYXBwc2VydmljZV9pZHMYAyADKAkSEwoLc2VuZGVyX3VzZXIYBCABKAgitwMKGkF1dGhvcml6ZUlkZW50aWZpZXJSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAKIAQESEQoHdXNlcl9pZBgCIAEoCUgAEhQKCnJvb21fYWxpYXMYAyABKAlIABIRCgdyb29tX2lkGAQgASgJSAASRwoGYWN0aW9uGAUgASgOMjcubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aG9yaXplSWRlbnRpZmllclJlcXVlc3QuQWN0aW9uEhcKCGFzX3Rva2VuGAYgASgJQgOAAQFIARIXCg1hcHBzZXJ2aWNlX2lkGAcgASgJSAESGAoOcGVyc29uX3VzZXJfaWQYCCABKAlIARIcCg91c2VyX3JlZ2lzdGVyZWQYCSABKAhIA4gBASJYCgZBY3Rpb24SFgoSQUNUSU9OX1VOU1BFQ0lGSUVEEAASEQoNQUNUSU9OX0NSRUFURRABEhEKDUFDVElPTl9ERUxFVEUQAhIQCgxBQ1RJT05fTE9HSU4QA0IJCgdzdWJqZWN0QgcKBWFjdG9yQg4KDF9zZXJ2ZXJfbmFtZUISChBfdXNlcl9yZWdpc3RlcmVkIksKG0F1dGhvcml6ZUlkZW50aWZpZXJSZXNwb25zZRIaCg1hcHBzZXJ2aWNlX2lkGAEgASgJSACIAQFCEAoOX2FwcHNlcnZpY2VfaWQigAIKHUF1dGhlbnRpY2F0ZUFwcHNlcnZpY2VSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoIYXNfdG9rZW4YAiABKAlCA4ABARIUCgd1c2VyX2lkGAMgASgJSAGIAQESFgoJZGV2aWNlX2lkGAQgASgJSAKIAQESFgoJc291cmNlX2lwGAUgASgJSAOIAQESHAoPdXNlcl9yZWdpc3RlcmVkGAYgASgISASIAQFCDgoMX3NlcnZlcl9uYW1lQgoKCF91c2VyX2lkQgwKCl9kZXZpY2VfaWRCDAoKX3NvdXJjZV9pcEISChBfdXNlcl9yZWdpc3RlcmVkIpwBCh5BdXRoZW50aWNhdGVBcHBzZXJ2aWNlUmVzcG9uc2USFQoNYXBwc2VydmljZV9pZBgBIAEoCRIPCgd1c2VyX2lkGAIgASgJEhYKCWRldmljZV9pZBgDIAEoCUgAiAEBEhQKDHJhdGVfbGltaXRlZBgEIAEoCBIWCg5pc19zZW5kZXJfdXNlchgFIAEoCEIMCgpfZGV2aWNlX2lkIrEBChVQaW5nQXBwc2VydmljZVJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAYgBARIXCghhc190b2tlbhgCIAEoCUIDgAEBSAASFwoNYXBwc2VydmljZV9pZBgDIAEoCUgAEhsKDnRyYW5zYWN0aW9uX2lkGAQgASgJSAKIAQFCDAoKYXBwc2VydmljZUIOCgxfc2VydmVyX25hbWVCEQoPX3RyYW5zYWN0aW9uX2lkIm8KFlBpbmdBcHBzZXJ2aWNlUmVzcG9uc2USFQoLZHVyYXRpb25fbXMYASABKAVIABI0CgdmYWlsdXJlGAIgASgLMiEubWF0cml4LmFwcHNlcnZpY2UudjEuUGluZ0ZhaWx1cmVIAEIICgZyZXN1bHQibwoLUGluZ0ZhaWx1cmUSDwoHZXJyY29kZRgBIAEoCRITCgtodHRwX3N0YXR1cxgCIAEoBRITCgZzdGF0dXMYAyABKAVIAIgBARIRCgRib2R5GAQgASgJSAGIAQFCCQoHX3N0YXR1c0IHCgVfYm9keTLPBgoQQXBwc2VydmljZVJvdXRlchJqCgxTdWJtaXRFdmVudHMSKS5tYXRyaXguYXBwc2VydmljZS52MS5TdWJtaXRFdmVudHNSZXF1ZXN0GioubWF0cml4LmFwcHNlcnZpY2UudjEuU3VibWl0RXZlbnRzUmVzcG9uc2UiA5ACAhJpCgxTdHJlYW1FdmVudHMSKS5tYXRyaXguYXBwc2VydmljZS52MS5TdWJtaXRFdmVudHNSZXF1ZXN0GioubWF0cml4LmFwcHNlcnZpY2UudjEuU3VibWl0RXZlbnRzUmVzcG9uc2UoATABEnkKEUdldFN0cmVhbVBvc2l0aW9uEi4ubWF0cml4LmFwcHNlcnZpY2UudjEuR2V0U3RyZWFtUG9zaXRpb25SZXF1ZXN0Gi8ubWF0cml4LmFwcHNlcnZpY2UudjEuR2V0U3RyZWFtUG9zaXRpb25SZXNwb25zZSIDkAIBEnAKDkNoZWNrTmFtZXNwYWNlEisubWF0cml4LmFwcHNlcnZpY2UudjEuQ2hlY2tOYW1lc3BhY2VSZXF1ZXN0GiwubWF0cml4LmFwcHNlcnZpY2UudjEuQ2hlY2tOYW1lc3BhY2VSZXNwb25zZSIDkAIBEn8KE0F1dGhvcml6ZUlkZW50aWZpZXISMC5tYXRyaXguYXBwc2VydmljZS52MS5BdXRob3JpemVJZGVudGlmaWVyUmVxdWVzdBoxLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkF1dGhvcml6ZUlkZW50aWZpZXJSZXNwb25zZSIDkAICEogBChZBdXRoZW50aWNhdGVBcHBzZXJ2aWNlEjMubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aGVudGljYXRlQXBwc2VydmljZVJlcXVlc3QaNC5tYXRyaXguYXBwc2VydmljZS52MS5BdXRoZW50aWNhdGVBcHBzZXJ2aWNlUmVzcG9uc2UiA5ACAhJrCg5QaW5nQXBwc2VydmljZRIrLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBpbmdBcHBzZXJ2aWNlUmVxdWVzdBosLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBpbmdBcHBzZXJ2aWNlUmVzcG9uc2ViBnByb3RvMw", [file_matrix_appservice_v1_event]);
+  fileDesc("CjRtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX3JvdXRlcl9zZXJ2aWNlLnByb3RvEhRtYXRyaXguYXBwc2VydmljZS52MSK+AQoTU3VibWl0RXZlbnRzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhMKBnN0cmVhbRgCIAEoCUgBiAEBEisKBmV2ZW50cxgDIAMoCzIbLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV2ZW50EjAKBXJvb21zGAggAygLMiEubWF0cml4LmFwcHNlcnZpY2UudjEuUm9vbUNvbnRleHRCDgoMX3NlcnZlcl9uYW1lQgkKB19zdHJlYW0ilAEKFFN1Ym1pdEV2ZW50c1Jlc3BvbnNlEhcKD3N0cmVhbV9wb3NpdGlvbhgBIAEoAxIUCgxsb2dfcG9zaXRpb24YAiABKAMSEAoIYWNjZXB0ZWQYAyABKAUSEgoKZHVwbGljYXRlcxgEIAEoBRIOCgZyb3V0ZWQYBSABKAUSFwoPd2FudGVkX3Jvb21faWRzGAYgAygJImQKGEdldFN0cmVhbVBvc2l0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhMKBnN0cmVhbRgCIAEoCUgBiAEBQg4KDF9zZXJ2ZXJfbmFtZUIJCgdfc3RyZWFtIkoKGUdldFN0cmVhbVBvc2l0aW9uUmVzcG9uc2USFwoPc3RyZWFtX3Bvc2l0aW9uGAEgASgDEhQKDGxvZ19wb3NpdGlvbhgCIAEoAyKIAQoVQ2hlY2tOYW1lc3BhY2VSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESEQoHdXNlcl9pZBgCIAEoCUgAEhQKCnJvb21fYWxpYXMYAyABKAlIABIRCgdyb29tX2lkGAQgASgJSABCCQoHc3ViamVjdEIOCgxfc2VydmVyX25hbWUiSQoOTmFtZXNwYWNlTWF0Y2gSFQoNYXBwc2VydmljZV9pZBgBIAEoCRINCgVyZWdleBgCIAEoCRIRCglleGNsdXNpdmUYAyABKAgimQEKFkNoZWNrTmFtZXNwYWNlUmVzcG9uc2USNQoHbWF0Y2hlcxgBIAMoCzIkLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLk5hbWVzcGFjZU1hdGNoEhEKCWV4Y2x1c2l2ZRgCIAEoCBIgChhleGNsdXNpdmVfYXBwc2VydmljZV9pZHMYAyADKAkSEwoLc2VuZGVyX3VzZXIYBCABKAgitwMKGkF1dGhvcml6ZUlkZW50aWZpZXJSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAKIAQESEQoHdXNlcl9pZBgCIAEoCUgAEhQKCnJvb21fYWxpYXMYAyABKAlIABIRCgdyb29tX2lkGAQgASgJSAASRwoGYWN0aW9uGAUgASgOMjcubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aG9yaXplSWRlbnRpZmllclJlcXVlc3QuQWN0aW9uEhcKCGFzX3Rva2VuGAYgASgJQgOAAQFIARIXCg1hcHBzZXJ2aWNlX2lkGAcgASgJSAESGAoOcGVyc29uX3VzZXJfaWQYCCABKAlIARIcCg91c2VyX3JlZ2lzdGVyZWQYCSABKAhIA4gBASJYCgZBY3Rpb24SFgoSQUNUSU9OX1VOU1BFQ0lGSUVEEAASEQoNQUNUSU9OX0NSRUFURRABEhEKDUFDVElPTl9ERUxFVEUQAhIQCgxBQ1RJT05fTE9HSU4QA0IJCgdzdWJqZWN0QgcKBWFjdG9yQg4KDF9zZXJ2ZXJfbmFtZUISChBfdXNlcl9yZWdpc3RlcmVkIksKG0F1dGhvcml6ZUlkZW50aWZpZXJSZXNwb25zZRIaCg1hcHBzZXJ2aWNlX2lkGAEgASgJSACIAQFCEAoOX2FwcHNlcnZpY2VfaWQigAIKHUF1dGhlbnRpY2F0ZUFwcHNlcnZpY2VSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoIYXNfdG9rZW4YAiABKAlCA4ABARIUCgd1c2VyX2lkGAMgASgJSAGIAQESFgoJZGV2aWNlX2lkGAQgASgJSAKIAQESFgoJc291cmNlX2lwGAUgASgJSAOIAQESHAoPdXNlcl9yZWdpc3RlcmVkGAYgASgISASIAQFCDgoMX3NlcnZlcl9uYW1lQgoKCF91c2VyX2lkQgwKCl9kZXZpY2VfaWRCDAoKX3NvdXJjZV9pcEISChBfdXNlcl9yZWdpc3RlcmVkIpwBCh5BdXRoZW50aWNhdGVBcHBzZXJ2aWNlUmVzcG9uc2USFQoNYXBwc2VydmljZV9pZBgBIAEoCRIPCgd1c2VyX2lkGAIgASgJEhYKCWRldmljZV9pZBgDIAEoCUgAiAEBEhQKDHJhdGVfbGltaXRlZBgEIAEoCBIWCg5pc19zZW5kZXJfdXNlchgFIAEoCEIMCgpfZGV2aWNlX2lkIrEBChVQaW5nQXBwc2VydmljZVJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAYgBARIXCghhc190b2tlbhgCIAEoCUIDgAEBSAASFwoNYXBwc2VydmljZV9pZBgDIAEoCUgAEhsKDnRyYW5zYWN0aW9uX2lkGAQgASgJSAKIAQFCDAoKYXBwc2VydmljZUIOCgxfc2VydmVyX25hbWVCEQoPX3RyYW5zYWN0aW9uX2lkIm8KFlBpbmdBcHBzZXJ2aWNlUmVzcG9uc2USFQoLZHVyYXRpb25fbXMYASABKAVIABI0CgdmYWlsdXJlGAIgASgLMiEubWF0cml4LmFwcHNlcnZpY2UudjEuUGluZ0ZhaWx1cmVIAEIICgZyZXN1bHQibwoLUGluZ0ZhaWx1cmUSDwoHZXJyY29kZRgBIAEoCRITCgtodHRwX3N0YXR1cxgCIAEoBRITCgZzdGF0dXMYAyABKAVIAIgBARIRCgRib2R5GAQgASgJSAGIAQFCCQoHX3N0YXR1c0IHCgVfYm9keSJNChBRdWVyeVVzZXJSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESDwoHdXNlcl9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiUQoRUXVlcnlVc2VyUmVzcG9uc2USDgoGZXhpc3RzGAEgASgIEhoKDWFwcHNlcnZpY2VfaWQYAiABKAlIAIgBAUIQCg5fYXBwc2VydmljZV9pZCJVChVRdWVyeVJvb21BbGlhc1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARISCgpyb29tX2FsaWFzGAIgASgJQg4KDF9zZXJ2ZXJfbmFtZSJWChZRdWVyeVJvb21BbGlhc1Jlc3BvbnNlEg4KBmV4aXN0cxgBIAEoCBIaCg1hcHBzZXJ2aWNlX2lkGAIgASgJSACIAQFCEAoOX2FwcHNlcnZpY2VfaWQypAgKEEFwcHNlcnZpY2VSb3V0ZXISagoMU3VibWl0RXZlbnRzEikubWF0cml4LmFwcHNlcnZpY2UudjEuU3VibWl0RXZlbnRzUmVxdWVzdBoqLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlN1Ym1pdEV2ZW50c1Jlc3BvbnNlIgOQAgISaQoMU3RyZWFtRXZlbnRzEikubWF0cml4LmFwcHNlcnZpY2UudjEuU3VibWl0RXZlbnRzUmVxdWVzdBoqLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlN1Ym1pdEV2ZW50c1Jlc3BvbnNlKAEwARJ5ChFHZXRTdHJlYW1Qb3NpdGlvbhIuLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldFN0cmVhbVBvc2l0aW9uUmVxdWVzdBovLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldFN0cmVhbVBvc2l0aW9uUmVzcG9uc2UiA5ACARJwCg5DaGVja05hbWVzcGFjZRIrLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkNoZWNrTmFtZXNwYWNlUmVxdWVzdBosLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkNoZWNrTmFtZXNwYWNlUmVzcG9uc2UiA5ACARJ/ChNBdXRob3JpemVJZGVudGlmaWVyEjAubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aG9yaXplSWRlbnRpZmllclJlcXVlc3QaMS5tYXRyaXguYXBwc2VydmljZS52MS5BdXRob3JpemVJZGVudGlmaWVyUmVzcG9uc2UiA5ACAhKIAQoWQXV0aGVudGljYXRlQXBwc2VydmljZRIzLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkF1dGhlbnRpY2F0ZUFwcHNlcnZpY2VSZXF1ZXN0GjQubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aGVudGljYXRlQXBwc2VydmljZVJlc3BvbnNlIgOQAgISawoOUGluZ0FwcHNlcnZpY2USKy5tYXRyaXguYXBwc2VydmljZS52MS5QaW5nQXBwc2VydmljZVJlcXVlc3QaLC5tYXRyaXguYXBwc2VydmljZS52MS5QaW5nQXBwc2VydmljZVJlc3BvbnNlEmEKCVF1ZXJ5VXNlchImLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5VXNlclJlcXVlc3QaJy5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeVVzZXJSZXNwb25zZSIDkAICEnAKDlF1ZXJ5Um9vbUFsaWFzEisubWF0cml4LmFwcHNlcnZpY2UudjEuUXVlcnlSb29tQWxpYXNSZXF1ZXN0GiwubWF0cml4LmFwcHNlcnZpY2UudjEuUXVlcnlSb29tQWxpYXNSZXNwb25zZSIDkAICYgZwcm90bzM", [file_matrix_appservice_v1_event]);
 
 /**
  * Within a server name and stream, positions strictly increase across requests. An item at or below the durable position
@@ -706,6 +706,118 @@ export const PingFailureSchema: GenMessage<PingFailure> = /*@__PURE__*/
   messageDesc(file_matrix_appservice_v1_appservice_router_service, 13);
 
 /**
+ * Asks whether a user exists.
+ *
+ * @generated from message matrix.appservice.v1.QueryUserRequest
+ */
+export type QueryUserRequest = Message<"matrix.appservice.v1.QueryUserRequest"> & {
+  /**
+   * The homeserver; must equal the credential's, and may be left out.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * A user ID such as `@name:server`, at most 255 bytes. Required.
+   *
+   * @generated from field: string user_id = 2;
+   */
+  userId: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.QueryUserRequest.
+ * Use `create(QueryUserRequestSchema)` to create a new message.
+ */
+export const QueryUserRequestSchema: GenMessage<QueryUserRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 14);
+
+/**
+ * What the appservices say of a user.
+ *
+ * @generated from message matrix.appservice.v1.QueryUserResponse
+ */
+export type QueryUserResponse = Message<"matrix.appservice.v1.QueryUserResponse"> & {
+  /**
+   * True if one says that the user exists. False if all say that it does not, or there is none to ask.
+   *
+   * @generated from field: bool exists = 1;
+   */
+  exists: boolean;
+
+  /**
+   * The one that says so; unset if none does.
+   *
+   * @generated from field: optional string appservice_id = 2;
+   */
+  appserviceId?: string | undefined;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.QueryUserResponse.
+ * Use `create(QueryUserResponseSchema)` to create a new message.
+ */
+export const QueryUserResponseSchema: GenMessage<QueryUserResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 15);
+
+/**
+ * Asks whether a room alias exists.
+ *
+ * @generated from message matrix.appservice.v1.QueryRoomAliasRequest
+ */
+export type QueryRoomAliasRequest = Message<"matrix.appservice.v1.QueryRoomAliasRequest"> & {
+  /**
+   * The homeserver; must equal the credential's, and may be left out.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * A room alias such as `#name:server`, at most 255 bytes. Required.
+   *
+   * @generated from field: string room_alias = 2;
+   */
+  roomAlias: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.QueryRoomAliasRequest.
+ * Use `create(QueryRoomAliasRequestSchema)` to create a new message.
+ */
+export const QueryRoomAliasRequestSchema: GenMessage<QueryRoomAliasRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 16);
+
+/**
+ * What the appservices say of a room alias.
+ *
+ * @generated from message matrix.appservice.v1.QueryRoomAliasResponse
+ */
+export type QueryRoomAliasResponse = Message<"matrix.appservice.v1.QueryRoomAliasResponse"> & {
+  /**
+   * True if one says that the alias exists. False if all say that it does not, or there is none to ask.
+   *
+   * @generated from field: bool exists = 1;
+   */
+  exists: boolean;
+
+  /**
+   * The one that says so; unset if none does.
+   *
+   * @generated from field: optional string appservice_id = 2;
+   */
+  appserviceId?: string | undefined;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.QueryRoomAliasResponse.
+ * Use `create(QueryRoomAliasResponseSchema)` to create a new message.
+ */
+export const QueryRoomAliasResponseSchema: GenMessage<QueryRoomAliasResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 17);
+
+/**
  * AppserviceRouter is called by a homeserver: it submits what happened, and asks who owns an identifier.
  *
  * Callers send `authorization: Bearer TOKEN` with a credential of the role `homeserver`, which is bound to one server
@@ -810,6 +922,35 @@ export const AppserviceRouter: GenService<{
     methodKind: "unary";
     input: typeof PingAppserviceRequestSchema;
     output: typeof PingAppserviceResponseSchema;
+  },
+  /**
+   * QueryUser asks the appservices with a local user in their `users` namespaces whether it exists, which lets them
+   * create it first. Call it for a user that has no account; look again for the account when an appservice says yes.
+   *
+   * They are asked in registration order until one says yes. Nobody is asked about a remote user or an appservice's own
+   * user. If none says yes and not all say no: with one that gave no answer after all attempts it is DEADLINE_EXCEEDED
+   * with the reason APPSERVICE_QUERY_TIMEOUT, otherwise UNAVAILABLE with the reason APPSERVICE_SERVICE_UNAVAILABLE; the
+   * metadata holds `errcode` and `http_status`, what a homeserver answers its client. Calls for the same user that overlap
+   * are one query. At most 32 queries of an appservice and 256 together are under way at a time; beyond that the call is
+   * RESOURCE_EXHAUSTED with the reason QUEUE_FULL.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceRouter.QueryUser
+   */
+  queryUser: {
+    methodKind: "unary";
+    input: typeof QueryUserRequestSchema;
+    output: typeof QueryUserResponseSchema;
+  },
+  /**
+   * QueryRoomAlias is QueryUser for a local alias, and the `aliases` namespaces. Call it for an alias that leads nowhere;
+   * look again when an appservice says yes.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceRouter.QueryRoomAlias
+   */
+  queryRoomAlias: {
+    methodKind: "unary";
+    input: typeof QueryRoomAliasRequestSchema;
+    output: typeof QueryRoomAliasResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_matrix_appservice_v1_appservice_router_service, 0);
