@@ -7,12 +7,14 @@
  * route          appservice → which entries of the segment it gets.
  */
 
+import type { RoutedKind } from '../appservice/body-keys.ts';
+
 /** `mark` takes a log position for a segment that changes facts without carrying anything to deliver; it is never routed. */
-export type EntryKind = 'event' | 'ephemeral' | 'to_device' | 'device_list' | 'mark';
+export type EntryKind = RoutedKind | 'mark';
 
 export interface Entry {
   readonly kind: EntryKind;
-  /** The JSON text as it arrived, without surrounding white space. Empty for a mark. */
+  /** The JSON text, without surrounding white space: of an event as it arrived. Empty for a mark. */
   readonly json: Uint8Array;
 }
 

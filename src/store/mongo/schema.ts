@@ -90,6 +90,7 @@ export interface CheckpointDocument {
 export interface TransactionFields {
   readonly txn_id: string;
   readonly ranges: readonly number[];
+  readonly body_keys?: readonly string[];
   readonly entry_count: number;
   readonly through: number;
   readonly cut_time_ms: number;
