@@ -9,6 +9,7 @@
  * - Every list is bounded by a limit that the caller passes or that this page names.
  */
 import type { BodyKey, RoutedKind } from '../appservice/body-keys.ts';
+import type { DeviceKeys } from '../appservice/device-extensions.ts';
 import type { DeliveryState } from '../appservice/delivery-state.ts';
 import type { Segment, StoredRegistration } from './segment.ts';
 
@@ -107,6 +108,8 @@ export interface StoredRoom {
 export interface Checkpoint {
   readonly position: number;
   readonly streamPositions: Readonly<Record<string, number>>;
+  /** The latest numbers of keys of devices; at most 10,000 devices. Absent: none are known. */
+  readonly deviceKeys?: readonly DeviceKeys[];
   /** Log position of the newest registration change at or below `position`. */
   readonly registrationsVersion: number;
 }

@@ -85,6 +85,14 @@ export interface CheckpointDocument {
   readonly position: number;
   readonly registrations_version: number;
   readonly stream_positions: readonly { readonly stream: string; readonly position: number }[];
+  readonly device_keys?: readonly DeviceKeysFields[];
+}
+
+export interface DeviceKeysFields {
+  readonly user_id: string;
+  readonly device_id: string;
+  readonly one_time_keys: readonly { readonly algorithm: string; readonly count: number }[];
+  readonly unused_fallback_key_types: readonly string[];
 }
 
 export interface TransactionFields {

@@ -1,0 +1,79 @@
+/**
+ * One JSON object as it crosses the door: strict JSON in valid UTF-8, no byte order mark, bounded in size and depth. Of
+ * duplicate keys the last counts, as JSON.parse has it.
+ */
+import { isUtf8 } from 'node:buffer';
+import { RefusalError } from './refusal.ts';
+
+export const JSON_BYTES_MAX = 512 * 1024;
+export const JSON_DEPTH_MAX = 128;
+
+export interface DoorObject {
+  /** The JSON text without surrounding white space; a view of the bytes that arrived. */
+  readonly json: Uint8Array;
+  readonly text: string;
+  readonly object: Readonly<Record<string, unknown>>;
+}
+
+/** `field` is its path in the request, for the refusal, and `what` its name there, such as `An event`. Throws a RefusalError. */
+export function readDoorObject(bytes: Uint8Array, field: string, what: string): DoorObject {
+  const json = withoutSurroundingSpace(bytes);
+  if (json.byteLength > JSON_BYTES_MAX) throw malformed(field, `${what} has at most ${JSON_BYTES_MAX} bytes; this one has ${json.byteLength}.`);
+  if (!isUtf8(json)) throw malformed(field, `${what} is JSON in valid UTF-8.`);
+  const text = Buffer.from(json.buffer, json.byteOffset, json.byteLength).toString('utf8');
+  return { json, text, object: parseObject(text, field, what) };
+}
+
+export function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+export function isNamed(value: unknown): value is string {
+  return typeof value === 'string' && value !== '';
+}
+
+export function malformed(field: string, message: string): RefusalError {
+  return new RefusalError('INVALID_FIELD', message, { field });
+}
+
+function parseObject(text: string, field: string, what: string): Readonly<Record<string, unknown>> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw malformed(field, `${what} is one JSON object, strictly as RFC 8259 has it, without a byte order mark.`);
+  }
+  if (!isObject(value)) throw malformed(field, `${what} is a JSON object.`);
+  if (mayExceedDepth(text) && exceedsDepth(value, JSON_DEPTH_MAX)) throw malformed(field, `${what} nests at most ${JSON_DEPTH_MAX} levels deep.`);
+  return value;
+}
+
+/** False for nearly every event: it has not as many opening brackets as it would take. */
+function mayExceedDepth(text: string): boolean {
+  let brackets = 0;
+  for (let at = text.indexOf('{'); at >= 0 && brackets <= JSON_DEPTH_MAX; at = text.indexOf('{', at + 1)) brackets++;
+  for (let at = text.indexOf('['); at >= 0 && brackets <= JSON_DEPTH_MAX; at = text.indexOf('[', at + 1)) brackets++;
+  return brackets > JSON_DEPTH_MAX;
+}
+
+function exceedsDepth(value: object, levels: number): boolean {
+  if (levels === 0) return true;
+  if (Array.isArray(value)) return value.some((inner: unknown) => typeof inner === 'object' && inner !== null && exceedsDepth(inner, levels - 1));
+  for (const key in value) {
+    const inner: unknown = Reflect.get(value, key);
+    if (typeof inner === 'object' && inner !== null && exceedsDepth(inner, levels - 1)) return true;
+  }
+  return false;
+}
+
+function withoutSurroundingSpace(bytes: Uint8Array): Uint8Array {
+  let start = 0;
+  let end = bytes.byteLength;
+  while (start < end && isSpace(bytes[start])) start++;
+  while (end > start && isSpace(bytes[end - 1])) end--;
+  return start === 0 && end === bytes.byteLength ? bytes : bytes.subarray(start, end);
+}
+
+function isSpace(byte: number | undefined): boolean {
+  return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
+}
