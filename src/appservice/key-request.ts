@@ -228,7 +228,7 @@ export function mergedQuery(held: JsonObject, answers: readonly DeviceKeys[]): s
 
 /** A claim or query of these users only, in the form that the MSCs have. */
 export function requestJsonOf(asked: ReadonlyMap<string, unknown>): Uint8Array {
-  const plain = [...asked].map(([userId, wanted]) => [userId, wanted instanceof Map ? Object.fromEntries(wanted) : wanted]);
+  const plain = [...asked].map(([userId, wanted]): [string, unknown] => [userId, wanted instanceof Map ? Object.fromEntries<unknown>(wanted) : wanted]);
   return Buffer.from(JSON.stringify(Object.fromEntries(plain)));
 }
 
