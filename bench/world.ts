@@ -8,7 +8,7 @@ import type { Target } from './load.ts';
 import type { ReceiverStats } from './receiver.ts';
 import { startReceivers } from './receivers.ts';
 import type { Receivers } from './receivers.ts';
-import { hottest } from './profile.ts';
+import { profiled } from './profiled.ts';
 import { Router } from './router.ts';
 import { putRegistrations, submitRooms } from './traffic.ts';
 import type { Messages } from './traffic.ts';
@@ -80,15 +80,9 @@ export class World implements AsyncDisposable {
     return joined(parts);
   }
 
-  /** Runs `work` with the profiler on, if profiles are wanted, and says what was hot. */
-  async profiled(name: string, work: () => Promise<unknown>): Promise<void> {
-    const { profileFolder } = this.#bench.options;
-    if (profileFolder === null) return;
-    const file = join(profileFolder, `${name}.cpuprofile`);
-    await this.router.probe({ probe: 'profile', on: true });
-    await work();
-    await this.router.probe({ probe: 'profile', on: false, file });
-    this.#bench.say(`\n${file}\n${hottest(file)}`);
+  /** See {@link profiled}. */
+  profiled(name: string, work: () => Promise<unknown>): Promise<void> {
+    return profiled(this.#bench, this.router, name, work);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -3,12 +3,15 @@ import { join } from 'node:path';
 import { pause } from '../scenario.ts';
 import type { Bench, BenchStore, Row, Scenario } from '../scenario.ts';
 import { CpuWatch, memoryOf, processorCount } from '../cpu.ts';
+import { profiled } from '../profiled.ts';
 import { Router } from '../router.ts';
 import { putRegistrations } from '../traffic.ts';
 
 const APPSERVICES = 1_000;
 /** What a start leaves behind is over by then. */
 const SETTLE_MS = 3_000;
+/** So little is done in a second that a profile takes some. */
+const PROFILE_MS = 15_000;
 const RSS_MB_MAX = 250;
 const CPU_PERCENT_MAX = 2;
 const READY_MS_MAX = 2_000;
@@ -36,6 +39,7 @@ async function run(bench: Bench, store: BenchStore): Promise<Row[]> {
   // Of one processor, as top shows it.
   const cpuPercent = (watch.shares()['router'] ?? Number.NaN) * processorCount * 100;
   const rssMb = (memoryOf(processId) ?? Number.NaN) / 1e6;
+  await profiled(bench, router, `6-idle-${store.kind}`, () => pause(PROFILE_MS, processes.signal));
   bench.say(`  ready after ${readyMs.map((ms) => ms.toFixed(0)).join(', ')} ms`);
   const row = (name: string, value: number, unit: string, max: number): Row => ({
     scenario: 6,

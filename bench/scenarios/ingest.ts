@@ -29,6 +29,7 @@ interface Case {
 const APPSERVICES = 100;
 const WARM_UP_SECONDS = 1;
 const ECHO = new URL('../echo-server.ts', import.meta.url).pathname;
+const FLOOR = new URL('../floor-server.ts', import.meta.url).pathname;
 
 const ONE: Case = { scenario: 1, name: 'unary, 1 event', shape: UNARY, eventsPerMessage: 1, messageCount: 6_000, shares: { sqlite: 0.5, mongodb: 0.35 }, unit: 'calls/s' };
 const HUNDRED: Case = {
@@ -48,14 +49,14 @@ export const bulkScenario: Scenario = { number: 2, title: 'many events in a call
 async function measure(bench: Bench, store: BenchStore, cases: readonly Case[]): Promise<Row[]> {
   await using world = await World.open(bench, store, { appserviceCount: APPSERVICES });
   await using echo = bench.processes.start('echo', ECHO, []);
-  const { address } = await bench.processes.line(echo, ({ address }) => typeof address === 'string');
-  const echoTarget = { address: String(address), token: 'none' };
+  const echoTarget = await targetOf(bench, echo);
   const rows: Row[] = [];
   for (const one of cases) {
     const messages = writeMessages(join(bench.folder, `messages-${one.eventsPerMessage}`), one.messageCount, one.eventsPerMessage, APPSERVICES);
     await world.check(messages);
     await world.drained(one.eventsPerMessage);
-    rows.push(await compare(bench, store, world, echo, echoTarget, one, messages, null));
+    const row = await compare(bench, store, world, echo, echoTarget, one, messages, null);
+    rows.push(store.kind === 'sqlite' ? await besideFloor(bench, row, one, messages) : row);
     await world.profiled(`${one.scenario}-${one.shape.mode}-${store.kind}`, async () => {
       const { answered } = await leanLoad(bench.processes, { target: world.target, messages, shape: one.shape, seconds: bench.options.seconds, parts: {} });
       await world.drained(answered * one.eventsPerMessage);
@@ -66,6 +67,26 @@ async function measure(bench: Bench, store: BenchStore, cases: readonly Case[]):
     else rows.push(await compare(bench, store, world, echo, echoTarget, one, messages, ghz));
   }
   return rows;
+}
+
+async function targetOf(bench: Bench, server: RunningProcess): Promise<Target> {
+  const { address } = await bench.processes.line(server, ({ address }) => typeof address === 'string');
+  return { address: String(address), token: 'none' };
+}
+
+/** The row with what the floor reaches (see floor-server.ts), as events or calls a second and as a share of echo. */
+async function besideFloor(bench: Bench, row: Row, { eventsPerMessage, shape, unit }: Case, messages: Messages): Promise<Row> {
+  const { processes, options, folder } = bench;
+  await using floor = processes.start('floor', FLOOR, [join(folder, `floor-${shape.mode}-${eventsPerMessage}.db`)]);
+  const target = await targetOf(bench, floor);
+  const rounds: number[] = [];
+  for (let round = -1; round < options.rounds; round++) {
+    const { perSecond } = await leanLoad(processes, { target, messages, shape, seconds: round < 0 ? WARM_UP_SECONDS : options.seconds, parts: {} });
+    if (round >= 0) rounds.push(Math.round(perSecond * eventsPerMessage));
+  }
+  const floorShare = median(rounds) / (row.baseline?.value ?? Number.NaN);
+  bench.say(`  ${row.name}: the floor ${rounds.join(', ')} ${unit}, ${(floorShare * 100).toFixed(0)} % of echo`);
+  return { ...row, details: { ...row.details, floor_rounds: rounds, floor_share_of_echo: floorShare, share_of_floor: row.router.value / median(rounds) } };
 }
 
 /** Baseline and router in turn; the medians. */

@@ -11,7 +11,8 @@
  *               until that works callers are refused at once
  *   draining    nothing new is taken; what was taken is finished, then the positions that ran ahead are made durable
  *
- * Promises. One append is outstanding at a time. A caller is answered only after its group is durable, or, if nothing
+ * Promises. One append is outstanding at a time; where the next group waits already, its append goes out before the last
+ * group's routes are announced and its callers answered, so that the store works meanwhile. A caller is answered only after its group is durable, or, if nothing
  * of it is wanted, at once. A caller that is refused with `unavailable` may find its items durable: stream positions
  * make the repetition a duplicate (I7). No decision outlives a lost append: the group is routed again on the new tail,
  * and "nobody wants it" counts only after the log has been found to end where the fold does.
@@ -24,6 +25,7 @@ import type { SegmentLog } from '../store/port.ts';
 import type { RegistrationChange, Segment } from '../store/segment.ts';
 import type { Fold, FoldedRegistration } from './fold.ts';
 import { RoutedGroup } from './group-router.ts';
+import type { SubmissionVerdict } from './group-router.ts';
 import type { GroupLimits, PlannedChange, SubmissionItem } from './queue.ts';
 import { IngestQueue } from './queue.ts';
 import type { ParsedSubmission, SubmissionResult } from './submission.ts';
@@ -76,6 +78,8 @@ export class Ledger implements AsyncDisposable {
   #running: Promise<unknown> = Promise.resolve();
   /** The append under way, and who waits for its answer. */
   #outstanding: { readonly waiting: readonly SubmissionItem[]; readonly sinceMs: number } | null = null;
+  /** What is still to be told of segments that are durable and folded: announcements and answers, in log order. */
+  #untold: (() => void)[] = [];
 
   constructor(options: LedgerOptions) {
     this.#options = options;
@@ -149,15 +153,18 @@ export class Ledger implements AsyncDisposable {
         if (!(error instanceof StoreError)) throw error;
         if (!this.#behind) logger.warn({ server_name: this.#fold.serverName, kind: error.kind, error: error.message }, 'the log cannot be written or read; callers are refused until it can');
         this.#behind = true;
+        this.#tell();
         this.#queue.refuseAll(new StoreError('unavailable', 'the log cannot be reached'));
         await clock.sleep(limits.catchUpIntervalMs, this.#stop.signal);
       }
     }
+    this.#tell();
     this.#queue.refuseAll(new RefusalError('DRAINING', 'The router is shutting down. Send the request again in a second.', { retryDelayMs: 1000 }));
   }
 
   /** Waits for something to do and does it. */
   async #step(): Promise<void> {
+    if (!this.#queue.hasSubmission) this.#tell();
     const work = await this.#queue.take(this.#stop.signal);
     if (work === null) return;
     if (work.kind === 'pause') return work.use();
@@ -172,6 +179,12 @@ export class Ledger implements AsyncDisposable {
       if (!(error instanceof StoreError) || error.kind !== 'exhausted') throw error;
       this.#options.logger.error({ server_name: this.#fold.serverName, error: error.message }, 'the store has no room for what was submitted; the callers are told to wait');
     }
+  }
+
+  #tell(): void {
+    const untold = this.#untold;
+    this.#untold = [];
+    for (const tell of untold) tell();
   }
 
   async #appendSubmissions(items: readonly SubmissionItem[]): Promise<void> {
@@ -203,16 +216,9 @@ export class Ledger implements AsyncDisposable {
     for (const { stream, position, eventId } of group.seen) streams.remember(stream, position, eventId);
     const logPosition = this.#fold.tail;
     meter.group(group.entryCount, items.length);
-    for (const [at, item] of items.entries()) {
-      const verdict = group.verdicts[at];
-      if (verdict === undefined) throw new Error('a submission has no verdict');
-      const { refusal, ...rest } = verdict;
-      if (refusal !== null) item.refuse(refusal);
-      else {
-        meter.submitted(rest.accepted, rest.duplicates, rest.routed);
-        item.settle({ ...rest, logPosition });
-      }
-    }
+    this.#untold.push(() => {
+      for (const [at, item] of items.entries()) settle(item, group.verdicts[at], logPosition, meter);
+    });
   }
 
   async #loadRooms(submissions: readonly ParsedSubmission[]): Promise<void> {
@@ -222,7 +228,9 @@ export class Ledger implements AsyncDisposable {
       for (const { event } of submission.events) if (rooms.lacks(event.roomId)) missing.add(event.roomId);
       for (const { roomId } of submission.rooms) if (rooms.lacks(roomId)) missing.add(roomId);
     }
-    if (missing.size > 0) await rooms.load(missing);
+    if (missing.size === 0) return;
+    this.#tell();
+    await rooms.load(missing);
   }
 
   async #appendChange(plan: PlannedChange): Promise<number> {
@@ -268,10 +276,14 @@ export class Ledger implements AsyncDisposable {
   ): Promise<Appended> {
     this.#outstanding = { waiting, sinceMs: this.#options.clock.monotonicMs() };
     try {
-      const outcome = await this.#options.log.append(segment);
+      const appending = this.#options.log.append(segment);
+      this.#tell();
+      const outcome = await appending;
       if (outcome.kind === 'appended') {
         this.#fold.settleOwn(segment, compiled);
-        this.#options.listener.segmentFolded(segment);
+        this.#untold.push(() => this.#options.listener.segmentFolded(segment));
+        // Whoever waits for a change of registrations or positions finds it announced.
+        if (waiting.length === 0) this.#tell();
         return 'appended';
       }
     } catch (error) {
@@ -302,6 +314,7 @@ export class Ledger implements AsyncDisposable {
   /** Folds what others appended, up to the tail; true if there was anything. */
   async #readOn(): Promise<boolean> {
     const { log, limits, listener } = this.#options;
+    this.#tell();
     const before = this.#fold.tail;
     for (;;) {
       const segments = await log.readSegments(this.#fold.serverName, this.#fold.tail + 1, { segmentsMax: limits.readSegmentsMax, bytesMax: limits.readBytesMax });
@@ -315,4 +328,12 @@ export class Ledger implements AsyncDisposable {
     this.#behind = false;
     return this.#fold.tail > before;
   }
+}
+
+function settle(item: SubmissionItem, verdict: SubmissionVerdict | undefined, logPosition: number, meter: IngestMeter): void {
+  if (verdict === undefined) throw new Error('a submission has no verdict');
+  const { refusal, ...rest } = verdict;
+  if (refusal !== null) return item.refuse(refusal);
+  meter.submitted(rest.accepted, rest.duplicates, rest.routed);
+  item.settle({ ...rest, logPosition });
 }

@@ -72,6 +72,11 @@ export class IngestQueue {
     return this.#bytes;
   }
 
+  /** True if what is taken next is a group, and that without a wait. */
+  get hasSubmission(): boolean {
+    return this.#items[this.#head]?.kind === 'submission';
+  }
+
   /** `refusal`: what keeps the submission from being queued, known beforehand. Every refusal is told to its place in the call at once. */
   offer(submission: ParsedSubmission, refusal: Error | null = null): Promise<SubmissionResult> {
     const { place } = submission;

@@ -175,6 +175,34 @@ test('refuses at once while the log cannot be reached and takes up again when it
   assert.equal(log.appends, appends + 1);
 });
 
+test('the append of what waits goes out before the last group is announced and answered, in order and whatever comes of it', async () => {
+  for (const fault of ['none', 'answer_lost', 'not_done', 'no_room'] satisfies AppendFault[]) {
+    const log = new MemoryLog();
+    await using world = await openLedger(log);
+    await world.put(registration('irc'));
+    await world.ledger.submit(submission([member('$join', '@_irc_a:hs.test', 'join')]));
+    const told: string[] = [];
+    const announced = world.folded.length;
+    const gates = [Promise.withResolvers<AppendFault>(), Promise.withResolvers<AppendFault>()];
+    log.beforeAppend = () => {
+      told.push(`append after ${world.folded.length - announced} announced`);
+      return gates.shift()?.promise ?? 'none';
+    };
+    const [one, other] = gates;
+    const first = world.ledger.submit(submission([{ id: '$1' }])).then(() => told.push('first'));
+    await settle();
+    const second = world.ledger.submit(submission([{ id: '$2' }])).then(() => told.push('second'), () => told.push('refused'));
+    await settle();
+    one?.resolve('none');
+    await first;
+    assert.deepEqual(told, ['append after 0 announced', 'append after 0 announced', 'first'], 'the first caller does not wait for the second append');
+    assert.equal(world.folded.length - announced, 1);
+    other?.resolve(fault);
+    await second;
+    assert.equal(told.at(-1), fault === 'none' ? 'second' : 'refused');
+  }
+});
+
 test('answers callers within the time limit while an append hangs, and folds the append when it ends', async () => {
   const log = new MemoryLog();
   const clock = new VirtualClock();
