@@ -3,6 +3,8 @@
  * duplicate keys the last counts, as JSON.parse has it.
  */
 import { isUtf8 } from 'node:buffer';
+import { isJsonObject, nestsDeeper } from './json.ts';
+import type { JsonObject } from './json.ts';
 import { RefusalError } from './refusal.ts';
 
 export const JSON_BYTES_MAX = 512 * 1024;
@@ -12,7 +14,7 @@ export interface DoorObject {
   /** The JSON text without surrounding white space; a view of the bytes that arrived. */
   readonly json: Uint8Array;
   readonly text: string;
-  readonly object: Readonly<Record<string, unknown>>;
+  readonly object: JsonObject;
 }
 
 /** `field` is its path in the request, for the refusal, and `what` its name there, such as `An event`. Throws a RefusalError. */
@@ -24,10 +26,6 @@ export function readDoorObject(bytes: Uint8Array, field: string, what: string): 
   return { json, text, object: parseObject(text, field, what) };
 }
 
-export function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
 export function isNamed(value: unknown): value is string {
   return typeof value === 'string' && value !== '';
 }
@@ -36,34 +34,16 @@ export function malformed(field: string, message: string): RefusalError {
   return new RefusalError('INVALID_FIELD', message, { field });
 }
 
-function parseObject(text: string, field: string, what: string): Readonly<Record<string, unknown>> {
+function parseObject(text: string, field: string, what: string): JsonObject {
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
     throw malformed(field, `${what} is one JSON object, strictly as RFC 8259 has it, without a byte order mark.`);
   }
-  if (!isObject(value)) throw malformed(field, `${what} is a JSON object.`);
-  if (mayExceedDepth(text) && exceedsDepth(value, JSON_DEPTH_MAX)) throw malformed(field, `${what} nests at most ${JSON_DEPTH_MAX} levels deep.`);
+  if (!isJsonObject(value)) throw malformed(field, `${what} is a JSON object.`);
+  if (nestsDeeper(text, value, JSON_DEPTH_MAX)) throw malformed(field, `${what} nests at most ${JSON_DEPTH_MAX} levels deep.`);
   return value;
-}
-
-/** False for nearly every event: it has not as many opening brackets as it would take. */
-function mayExceedDepth(text: string): boolean {
-  let brackets = 0;
-  for (let at = text.indexOf('{'); at >= 0 && brackets <= JSON_DEPTH_MAX; at = text.indexOf('{', at + 1)) brackets++;
-  for (let at = text.indexOf('['); at >= 0 && brackets <= JSON_DEPTH_MAX; at = text.indexOf('[', at + 1)) brackets++;
-  return brackets > JSON_DEPTH_MAX;
-}
-
-function exceedsDepth(value: object, levels: number): boolean {
-  if (levels === 0) return true;
-  if (Array.isArray(value)) return value.some((inner: unknown) => typeof inner === 'object' && inner !== null && exceedsDepth(inner, levels - 1));
-  for (const key in value) {
-    const inner: unknown = Reflect.get(value, key);
-    if (typeof inner === 'object' && inner !== null && exceedsDepth(inner, levels - 1)) return true;
-  }
-  return false;
 }
 
 function withoutSurroundingSpace(bytes: Uint8Array): Uint8Array {

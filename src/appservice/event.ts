@@ -1,7 +1,8 @@
 /**
  * A room event as it crosses the door: parsed once for its routing fields, its bytes kept as they came.
  */
-import { isNamed, isObject, JSON_BYTES_MAX, JSON_DEPTH_MAX, malformed, readDoorObject } from './door-object.ts';
+import { isNamed, JSON_BYTES_MAX, JSON_DEPTH_MAX, malformed, readDoorObject } from './door-object.ts';
+import { isJsonObject } from './json.ts';
 
 /**
  * Client-format event, Matrix specification "Room events". In the texts a lone surrogate is U+FFFD, as any store gives
@@ -36,7 +37,7 @@ export function parseEvent(bytes: Uint8Array, field: string): RoutingEvent {
     const missing = REQUIRED.find((name) => !isNamed(event[name]));
     throw malformed(field, `An event needs "${missing}", a string that is not empty.`);
   }
-  if (!isObject(content)) throw malformed(field, 'An event needs "content", a JSON object.');
+  if (!isJsonObject(content)) throw malformed(field, 'An event needs "content", a JSON object.');
   if (stateKey !== undefined && typeof stateKey !== 'string') throw malformed(field, 'The "state_key" of a state event is a string.');
   const { membership } = content;
   const parsed = { json, eventId, type, sender, roomId, stateKey, membership: typeof membership === 'string' ? membership : undefined };

@@ -2,7 +2,8 @@
  * A to-device message as it crosses the door (MSC4203): parsed once, its text kept, with the recipient put beside `type`,
  * `sender` and `content`, which is how every appservice gets it.
  */
-import { isNamed, isObject, malformed, readDoorObject } from './door-object.ts';
+import { isNamed, malformed, readDoorObject } from './door-object.ts';
+import { isJsonObject } from './json.ts';
 
 export interface ToDeviceRecipient {
   readonly userId: string;
@@ -19,7 +20,7 @@ export function parseToDevice(bytes: Uint8Array, recipient: ToDeviceRecipient, f
   const { json, object: message } = readDoorObject(bytes, field, 'A to-device message');
   const missing = REQUIRED.find((name) => !isNamed(message[name]));
   if (missing !== undefined) throw malformed(field, `A to-device message needs "${missing}", a string that is not empty.`);
-  if (!isObject(message['content'])) throw malformed(field, 'A to-device message needs "content", a JSON object.');
+  if (!isJsonObject(message['content'])) throw malformed(field, 'A to-device message needs "content", a JSON object.');
   const taken = RECIPIENT.find((name) => message[name] !== undefined);
   if (taken !== undefined) throw malformed(field, `Leave "${taken}" out of the message: it is the router that puts the recipient in.`);
   const tail = Buffer.from(`,"to_user_id":${JSON.stringify(recipient.userId)},"to_device_id":${JSON.stringify(recipient.deviceId)}}`);

@@ -52,6 +52,8 @@ export interface OutboundRequest {
   readonly timeoutMs: number;
   /** How long an answer's body may take once its status is known; the total time-out stands in any case. */
   readonly bodyTimeoutMs: number;
+  /** How much of the answer's body is read; the client's own bound if absent. */
+  readonly responseBytesMax?: number;
 }
 
 export type OutboundResult =
@@ -185,7 +187,7 @@ class Exchange implements Dispatcher.DispatchHandler {
   constructor(request: OutboundRequest, options: HttpClientOptions, signal: AbortSignal, settle: (result: OutboundResult) => void) {
     this.#request = request;
     this.#clock = options.clock;
-    this.#bytesMax = options.responseBytesMax;
+    this.#bytesMax = request.responseBytesMax ?? options.responseBytesMax;
     this.#signal = signal;
     this.#settle = settle;
   }

@@ -39,7 +39,6 @@ async function runTests(mongodbUri: string): Promise<number> {
     process.execPath,
     [
       '--test',
-      '--test-force-exit',
       '--disable-warning=ExperimentalWarning',
       `--test-concurrency=${CONCURRENCY}`,
       `--test-timeout=${TEST_TIMEOUT_MS}`,

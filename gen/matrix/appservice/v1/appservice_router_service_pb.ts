@@ -8,13 +8,15 @@ import type { DeviceKeyCounts, DeviceListChange, ToDeviceEvent } from "./device_
 import { file_matrix_appservice_v1_device } from "./device_pb.ts";
 import type { Event, RoomContext } from "./event_pb.ts";
 import { file_matrix_appservice_v1_event } from "./event_pb.ts";
+import type { ThirdPartyField, ThirdPartyLocation, ThirdPartyProtocol, ThirdPartyUser } from "./third_party_pb.ts";
+import { file_matrix_appservice_v1_third_party } from "./third_party_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file matrix/appservice/v1/appservice_router_service.proto.
  */
 export const file_matrix_appservice_v1_appservice_router_service: GenFile = /*@__PURE__*/
-  fileDesc("CjRtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX3JvdXRlcl9zZXJ2aWNlLnByb3RvEhRtYXRyaXguYXBwc2VydmljZS52MSLwAgoTU3VibWl0RXZlbnRzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhMKBnN0cmVhbRgCIAEoCUgBiAEBEisKBmV2ZW50cxgDIAMoCzIbLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV2ZW50EjYKCXRvX2RldmljZRgFIAMoCzIjLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlRvRGV2aWNlRXZlbnQSPAoMZGV2aWNlX2xpc3RzGAYgAygLMiYubWF0cml4LmFwcHNlcnZpY2UudjEuRGV2aWNlTGlzdENoYW5nZRI6CgtkZXZpY2Vfa2V5cxgHIAMoCzIlLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRldmljZUtleUNvdW50cxIwCgVyb29tcxgIIAMoCzIhLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJvb21Db250ZXh0Qg4KDF9zZXJ2ZXJfbmFtZUIJCgdfc3RyZWFtIpQBChRTdWJtaXRFdmVudHNSZXNwb25zZRIXCg9zdHJlYW1fcG9zaXRpb24YASABKAMSFAoMbG9nX3Bvc2l0aW9uGAIgASgDEhAKCGFjY2VwdGVkGAMgASgFEhIKCmR1cGxpY2F0ZXMYBCABKAUSDgoGcm91dGVkGAUgASgFEhcKD3dhbnRlZF9yb29tX2lkcxgGIAMoCSJkChhHZXRTdHJlYW1Qb3NpdGlvblJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARITCgZzdHJlYW0YAiABKAlIAYgBAUIOCgxfc2VydmVyX25hbWVCCQoHX3N0cmVhbSJKChlHZXRTdHJlYW1Qb3NpdGlvblJlc3BvbnNlEhcKD3N0cmVhbV9wb3NpdGlvbhgBIAEoAxIUCgxsb2dfcG9zaXRpb24YAiABKAMiiAEKFUNoZWNrTmFtZXNwYWNlUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgBiAEBEhEKB3VzZXJfaWQYAiABKAlIABIUCgpyb29tX2FsaWFzGAMgASgJSAASEQoHcm9vbV9pZBgEIAEoCUgAQgkKB3N1YmplY3RCDgoMX3NlcnZlcl9uYW1lIkkKDk5hbWVzcGFjZU1hdGNoEhUKDWFwcHNlcnZpY2VfaWQYASABKAkSDQoFcmVnZXgYAiABKAkSEQoJZXhjbHVzaXZlGAMgASgIIpkBChZDaGVja05hbWVzcGFjZVJlc3BvbnNlEjUKB21hdGNoZXMYASADKAsyJC5tYXRyaXguYXBwc2VydmljZS52MS5OYW1lc3BhY2VNYXRjaBIRCglleGNsdXNpdmUYAiABKAgSIAoYZXhjbHVzaXZlX2FwcHNlcnZpY2VfaWRzGAMgAygJEhMKC3NlbmRlcl91c2VyGAQgASgIIrcDChpBdXRob3JpemVJZGVudGlmaWVyUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgCiAEBEhEKB3VzZXJfaWQYAiABKAlIABIUCgpyb29tX2FsaWFzGAMgASgJSAASEQoHcm9vbV9pZBgEIAEoCUgAEkcKBmFjdGlvbhgFIAEoDjI3Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkF1dGhvcml6ZUlkZW50aWZpZXJSZXF1ZXN0LkFjdGlvbhIXCghhc190b2tlbhgGIAEoCUIDgAEBSAESFwoNYXBwc2VydmljZV9pZBgHIAEoCUgBEhgKDnBlcnNvbl91c2VyX2lkGAggASgJSAESHAoPdXNlcl9yZWdpc3RlcmVkGAkgASgISAOIAQEiWAoGQWN0aW9uEhYKEkFDVElPTl9VTlNQRUNJRklFRBAAEhEKDUFDVElPTl9DUkVBVEUQARIRCg1BQ1RJT05fREVMRVRFEAISEAoMQUNUSU9OX0xPR0lOEANCCQoHc3ViamVjdEIHCgVhY3RvckIOCgxfc2VydmVyX25hbWVCEgoQX3VzZXJfcmVnaXN0ZXJlZCJLChtBdXRob3JpemVJZGVudGlmaWVyUmVzcG9uc2USGgoNYXBwc2VydmljZV9pZBgBIAEoCUgAiAEBQhAKDl9hcHBzZXJ2aWNlX2lkIoACCh1BdXRoZW50aWNhdGVBcHBzZXJ2aWNlUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKCGFzX3Rva2VuGAIgASgJQgOAAQESFAoHdXNlcl9pZBgDIAEoCUgBiAEBEhYKCWRldmljZV9pZBgEIAEoCUgCiAEBEhYKCXNvdXJjZV9pcBgFIAEoCUgDiAEBEhwKD3VzZXJfcmVnaXN0ZXJlZBgGIAEoCEgEiAEBQg4KDF9zZXJ2ZXJfbmFtZUIKCghfdXNlcl9pZEIMCgpfZGV2aWNlX2lkQgwKCl9zb3VyY2VfaXBCEgoQX3VzZXJfcmVnaXN0ZXJlZCKcAQoeQXV0aGVudGljYXRlQXBwc2VydmljZVJlc3BvbnNlEhUKDWFwcHNlcnZpY2VfaWQYASABKAkSDwoHdXNlcl9pZBgCIAEoCRIWCglkZXZpY2VfaWQYAyABKAlIAIgBARIUCgxyYXRlX2xpbWl0ZWQYBCABKAgSFgoOaXNfc2VuZGVyX3VzZXIYBSABKAhCDAoKX2RldmljZV9pZCKxAQoVUGluZ0FwcHNlcnZpY2VSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESFwoIYXNfdG9rZW4YAiABKAlCA4ABAUgAEhcKDWFwcHNlcnZpY2VfaWQYAyABKAlIABIbCg50cmFuc2FjdGlvbl9pZBgEIAEoCUgCiAEBQgwKCmFwcHNlcnZpY2VCDgoMX3NlcnZlcl9uYW1lQhEKD190cmFuc2FjdGlvbl9pZCJvChZQaW5nQXBwc2VydmljZVJlc3BvbnNlEhUKC2R1cmF0aW9uX21zGAEgASgFSAASNAoHZmFpbHVyZRgCIAEoCzIhLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBpbmdGYWlsdXJlSABCCAoGcmVzdWx0Im8KC1BpbmdGYWlsdXJlEg8KB2VycmNvZGUYASABKAkSEwoLaHR0cF9zdGF0dXMYAiABKAUSEwoGc3RhdHVzGAMgASgFSACIAQESEQoEYm9keRgEIAEoCUgBiAEBQgkKB19zdGF0dXNCBwoFX2JvZHkiTQoQUXVlcnlVc2VyUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEg8KB3VzZXJfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIlEKEVF1ZXJ5VXNlclJlc3BvbnNlEg4KBmV4aXN0cxgBIAEoCBIaCg1hcHBzZXJ2aWNlX2lkGAIgASgJSACIAQFCEAoOX2FwcHNlcnZpY2VfaWQiVQoVUXVlcnlSb29tQWxpYXNSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESEgoKcm9vbV9hbGlhcxgCIAEoCUIOCgxfc2VydmVyX25hbWUiVgoWUXVlcnlSb29tQWxpYXNSZXNwb25zZRIOCgZleGlzdHMYASABKAgSGgoNYXBwc2VydmljZV9pZBgCIAEoCUgAiAEBQhAKDl9hcHBzZXJ2aWNlX2lkMqQIChBBcHBzZXJ2aWNlUm91dGVyEmoKDFN1Ym1pdEV2ZW50cxIpLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlN1Ym1pdEV2ZW50c1JlcXVlc3QaKi5tYXRyaXguYXBwc2VydmljZS52MS5TdWJtaXRFdmVudHNSZXNwb25zZSIDkAICEmkKDFN0cmVhbUV2ZW50cxIpLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlN1Ym1pdEV2ZW50c1JlcXVlc3QaKi5tYXRyaXguYXBwc2VydmljZS52MS5TdWJtaXRFdmVudHNSZXNwb25zZSgBMAESeQoRR2V0U3RyZWFtUG9zaXRpb24SLi5tYXRyaXguYXBwc2VydmljZS52MS5HZXRTdHJlYW1Qb3NpdGlvblJlcXVlc3QaLy5tYXRyaXguYXBwc2VydmljZS52MS5HZXRTdHJlYW1Qb3NpdGlvblJlc3BvbnNlIgOQAgEScAoOQ2hlY2tOYW1lc3BhY2USKy5tYXRyaXguYXBwc2VydmljZS52MS5DaGVja05hbWVzcGFjZVJlcXVlc3QaLC5tYXRyaXguYXBwc2VydmljZS52MS5DaGVja05hbWVzcGFjZVJlc3BvbnNlIgOQAgESfwoTQXV0aG9yaXplSWRlbnRpZmllchIwLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkF1dGhvcml6ZUlkZW50aWZpZXJSZXF1ZXN0GjEubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aG9yaXplSWRlbnRpZmllclJlc3BvbnNlIgOQAgISiAEKFkF1dGhlbnRpY2F0ZUFwcHNlcnZpY2USMy5tYXRyaXguYXBwc2VydmljZS52MS5BdXRoZW50aWNhdGVBcHBzZXJ2aWNlUmVxdWVzdBo0Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkF1dGhlbnRpY2F0ZUFwcHNlcnZpY2VSZXNwb25zZSIDkAICEmsKDlBpbmdBcHBzZXJ2aWNlEisubWF0cml4LmFwcHNlcnZpY2UudjEuUGluZ0FwcHNlcnZpY2VSZXF1ZXN0GiwubWF0cml4LmFwcHNlcnZpY2UudjEuUGluZ0FwcHNlcnZpY2VSZXNwb25zZRJhCglRdWVyeVVzZXISJi5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeVVzZXJSZXF1ZXN0GicubWF0cml4LmFwcHNlcnZpY2UudjEuUXVlcnlVc2VyUmVzcG9uc2UiA5ACAhJwCg5RdWVyeVJvb21BbGlhcxIrLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5Um9vbUFsaWFzUmVxdWVzdBosLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5Um9vbUFsaWFzUmVzcG9uc2UiA5ACAmIGcHJvdG8z", [file_matrix_appservice_v1_device, file_matrix_appservice_v1_event]);
+  fileDesc("CjRtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX3JvdXRlcl9zZXJ2aWNlLnByb3RvEhRtYXRyaXguYXBwc2VydmljZS52MSLwAgoTU3VibWl0RXZlbnRzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhMKBnN0cmVhbRgCIAEoCUgBiAEBEisKBmV2ZW50cxgDIAMoCzIbLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV2ZW50EjYKCXRvX2RldmljZRgFIAMoCzIjLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlRvRGV2aWNlRXZlbnQSPAoMZGV2aWNlX2xpc3RzGAYgAygLMiYubWF0cml4LmFwcHNlcnZpY2UudjEuRGV2aWNlTGlzdENoYW5nZRI6CgtkZXZpY2Vfa2V5cxgHIAMoCzIlLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRldmljZUtleUNvdW50cxIwCgVyb29tcxgIIAMoCzIhLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJvb21Db250ZXh0Qg4KDF9zZXJ2ZXJfbmFtZUIJCgdfc3RyZWFtIpQBChRTdWJtaXRFdmVudHNSZXNwb25zZRIXCg9zdHJlYW1fcG9zaXRpb24YASABKAMSFAoMbG9nX3Bvc2l0aW9uGAIgASgDEhAKCGFjY2VwdGVkGAMgASgFEhIKCmR1cGxpY2F0ZXMYBCABKAUSDgoGcm91dGVkGAUgASgFEhcKD3dhbnRlZF9yb29tX2lkcxgGIAMoCSJkChhHZXRTdHJlYW1Qb3NpdGlvblJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARITCgZzdHJlYW0YAiABKAlIAYgBAUIOCgxfc2VydmVyX25hbWVCCQoHX3N0cmVhbSJKChlHZXRTdHJlYW1Qb3NpdGlvblJlc3BvbnNlEhcKD3N0cmVhbV9wb3NpdGlvbhgBIAEoAxIUCgxsb2dfcG9zaXRpb24YAiABKAMiiAEKFUNoZWNrTmFtZXNwYWNlUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgBiAEBEhEKB3VzZXJfaWQYAiABKAlIABIUCgpyb29tX2FsaWFzGAMgASgJSAASEQoHcm9vbV9pZBgEIAEoCUgAQgkKB3N1YmplY3RCDgoMX3NlcnZlcl9uYW1lIkkKDk5hbWVzcGFjZU1hdGNoEhUKDWFwcHNlcnZpY2VfaWQYASABKAkSDQoFcmVnZXgYAiABKAkSEQoJZXhjbHVzaXZlGAMgASgIIpkBChZDaGVja05hbWVzcGFjZVJlc3BvbnNlEjUKB21hdGNoZXMYASADKAsyJC5tYXRyaXguYXBwc2VydmljZS52MS5OYW1lc3BhY2VNYXRjaBIRCglleGNsdXNpdmUYAiABKAgSIAoYZXhjbHVzaXZlX2FwcHNlcnZpY2VfaWRzGAMgAygJEhMKC3NlbmRlcl91c2VyGAQgASgIIrcDChpBdXRob3JpemVJZGVudGlmaWVyUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgCiAEBEhEKB3VzZXJfaWQYAiABKAlIABIUCgpyb29tX2FsaWFzGAMgASgJSAASEQoHcm9vbV9pZBgEIAEoCUgAEkcKBmFjdGlvbhgFIAEoDjI3Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkF1dGhvcml6ZUlkZW50aWZpZXJSZXF1ZXN0LkFjdGlvbhIXCghhc190b2tlbhgGIAEoCUIDgAEBSAESFwoNYXBwc2VydmljZV9pZBgHIAEoCUgBEhgKDnBlcnNvbl91c2VyX2lkGAggASgJSAESHAoPdXNlcl9yZWdpc3RlcmVkGAkgASgISAOIAQEiWAoGQWN0aW9uEhYKEkFDVElPTl9VTlNQRUNJRklFRBAAEhEKDUFDVElPTl9DUkVBVEUQARIRCg1BQ1RJT05fREVMRVRFEAISEAoMQUNUSU9OX0xPR0lOEANCCQoHc3ViamVjdEIHCgVhY3RvckIOCgxfc2VydmVyX25hbWVCEgoQX3VzZXJfcmVnaXN0ZXJlZCJLChtBdXRob3JpemVJZGVudGlmaWVyUmVzcG9uc2USGgoNYXBwc2VydmljZV9pZBgBIAEoCUgAiAEBQhAKDl9hcHBzZXJ2aWNlX2lkIoACCh1BdXRoZW50aWNhdGVBcHBzZXJ2aWNlUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKCGFzX3Rva2VuGAIgASgJQgOAAQESFAoHdXNlcl9pZBgDIAEoCUgBiAEBEhYKCWRldmljZV9pZBgEIAEoCUgCiAEBEhYKCXNvdXJjZV9pcBgFIAEoCUgDiAEBEhwKD3VzZXJfcmVnaXN0ZXJlZBgGIAEoCEgEiAEBQg4KDF9zZXJ2ZXJfbmFtZUIKCghfdXNlcl9pZEIMCgpfZGV2aWNlX2lkQgwKCl9zb3VyY2VfaXBCEgoQX3VzZXJfcmVnaXN0ZXJlZCKcAQoeQXV0aGVudGljYXRlQXBwc2VydmljZVJlc3BvbnNlEhUKDWFwcHNlcnZpY2VfaWQYASABKAkSDwoHdXNlcl9pZBgCIAEoCRIWCglkZXZpY2VfaWQYAyABKAlIAIgBARIUCgxyYXRlX2xpbWl0ZWQYBCABKAgSFgoOaXNfc2VuZGVyX3VzZXIYBSABKAhCDAoKX2RldmljZV9pZCKxAQoVUGluZ0FwcHNlcnZpY2VSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESFwoIYXNfdG9rZW4YAiABKAlCA4ABAUgAEhcKDWFwcHNlcnZpY2VfaWQYAyABKAlIABIbCg50cmFuc2FjdGlvbl9pZBgEIAEoCUgCiAEBQgwKCmFwcHNlcnZpY2VCDgoMX3NlcnZlcl9uYW1lQhEKD190cmFuc2FjdGlvbl9pZCJvChZQaW5nQXBwc2VydmljZVJlc3BvbnNlEhUKC2R1cmF0aW9uX21zGAEgASgFSAASNAoHZmFpbHVyZRgCIAEoCzIhLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBpbmdGYWlsdXJlSABCCAoGcmVzdWx0Im8KC1BpbmdGYWlsdXJlEg8KB2VycmNvZGUYASABKAkSEwoLaHR0cF9zdGF0dXMYAiABKAUSEwoGc3RhdHVzGAMgASgFSACIAQESEQoEYm9keRgEIAEoCUgBiAEBQgkKB19zdGF0dXNCBwoFX2JvZHkiTQoQUXVlcnlVc2VyUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEg8KB3VzZXJfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIlEKEVF1ZXJ5VXNlclJlc3BvbnNlEg4KBmV4aXN0cxgBIAEoCBIaCg1hcHBzZXJ2aWNlX2lkGAIgASgJSACIAQFCEAoOX2FwcHNlcnZpY2VfaWQiVQoVUXVlcnlSb29tQWxpYXNSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESEgoKcm9vbV9hbGlhcxgCIAEoCUIOCgxfc2VydmVyX25hbWUiVgoWUXVlcnlSb29tQWxpYXNSZXNwb25zZRIOCgZleGlzdHMYASABKAgSGgoNYXBwc2VydmljZV9pZBgCIAEoCUgAiAEBQhAKDl9hcHBzZXJ2aWNlX2lkIm4KHkxpc3RUaGlyZFBhcnR5UHJvdG9jb2xzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKCHByb3RvY29sGAIgASgJSAGIAQFCDgoMX3NlcnZlcl9uYW1lQgsKCV9wcm90b2NvbCJ9Ch9MaXN0VGhpcmRQYXJ0eVByb3RvY29sc1Jlc3BvbnNlEjsKCXByb3RvY29scxgBIAMoCzIoLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlRoaXJkUGFydHlQcm90b2NvbBIdChVmYWlsZWRfYXBwc2VydmljZV9pZHMYAiADKAkirgEKG1F1ZXJ5VGhpcmRQYXJ0eVVzZXJzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgBiAEBEhIKCHByb3RvY29sGAIgASgJSAASEQoHdXNlcl9pZBgDIAEoCUgAEjUKBmZpZWxkcxgEIAMoCzIlLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlRoaXJkUGFydHlGaWVsZEIHCgVxdWVyeUIOCgxfc2VydmVyX25hbWUicgocUXVlcnlUaGlyZFBhcnR5VXNlcnNSZXNwb25zZRIzCgV1c2VycxgBIAMoCzIkLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlRoaXJkUGFydHlVc2VyEh0KFWZhaWxlZF9hcHBzZXJ2aWNlX2lkcxgCIAMoCSK1AQofUXVlcnlUaGlyZFBhcnR5TG9jYXRpb25zUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgBiAEBEhIKCHByb3RvY29sGAIgASgJSAASFAoKcm9vbV9hbGlhcxgDIAEoCUgAEjUKBmZpZWxkcxgEIAMoCzIlLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlRoaXJkUGFydHlGaWVsZEIHCgVxdWVyeUIOCgxfc2VydmVyX25hbWUifgogUXVlcnlUaGlyZFBhcnR5TG9jYXRpb25zUmVzcG9uc2USOwoJbG9jYXRpb25zGAEgAygLMigubWF0cml4LmFwcHNlcnZpY2UudjEuVGhpcmRQYXJ0eUxvY2F0aW9uEh0KFWZhaWxlZF9hcHBzZXJ2aWNlX2lkcxgCIAMoCSJjChBDbGFpbUtleXNSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESDAoEanNvbhgCIAEoDBIXCg9ob21lc2VydmVyX2pzb24YAyABKAxCDgoMX3NlcnZlcl9uYW1lIkAKEUNsYWltS2V5c1Jlc3BvbnNlEgwKBGpzb24YASABKAwSHQoVZmFpbGVkX2FwcHNlcnZpY2VfaWRzGAIgAygJImMKEFF1ZXJ5S2V5c1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIMCgRqc29uGAIgASgMEhcKD2hvbWVzZXJ2ZXJfanNvbhgDIAEoDEIOCgxfc2VydmVyX25hbWUiQAoRUXVlcnlLZXlzUmVzcG9uc2USDAoEanNvbhgBIAEoDBIdChVmYWlsZWRfYXBwc2VydmljZV9pZHMYAiADKAkyiQ0KEEFwcHNlcnZpY2VSb3V0ZXISagoMU3VibWl0RXZlbnRzEikubWF0cml4LmFwcHNlcnZpY2UudjEuU3VibWl0RXZlbnRzUmVxdWVzdBoqLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlN1Ym1pdEV2ZW50c1Jlc3BvbnNlIgOQAgISaQoMU3RyZWFtRXZlbnRzEikubWF0cml4LmFwcHNlcnZpY2UudjEuU3VibWl0RXZlbnRzUmVxdWVzdBoqLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlN1Ym1pdEV2ZW50c1Jlc3BvbnNlKAEwARJ5ChFHZXRTdHJlYW1Qb3NpdGlvbhIuLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldFN0cmVhbVBvc2l0aW9uUmVxdWVzdBovLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldFN0cmVhbVBvc2l0aW9uUmVzcG9uc2UiA5ACARJwCg5DaGVja05hbWVzcGFjZRIrLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkNoZWNrTmFtZXNwYWNlUmVxdWVzdBosLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkNoZWNrTmFtZXNwYWNlUmVzcG9uc2UiA5ACARJ/ChNBdXRob3JpemVJZGVudGlmaWVyEjAubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aG9yaXplSWRlbnRpZmllclJlcXVlc3QaMS5tYXRyaXguYXBwc2VydmljZS52MS5BdXRob3JpemVJZGVudGlmaWVyUmVzcG9uc2UiA5ACAhKIAQoWQXV0aGVudGljYXRlQXBwc2VydmljZRIzLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkF1dGhlbnRpY2F0ZUFwcHNlcnZpY2VSZXF1ZXN0GjQubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aGVudGljYXRlQXBwc2VydmljZVJlc3BvbnNlIgOQAgISawoOUGluZ0FwcHNlcnZpY2USKy5tYXRyaXguYXBwc2VydmljZS52MS5QaW5nQXBwc2VydmljZVJlcXVlc3QaLC5tYXRyaXguYXBwc2VydmljZS52MS5QaW5nQXBwc2VydmljZVJlc3BvbnNlEmEKCVF1ZXJ5VXNlchImLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5VXNlclJlcXVlc3QaJy5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeVVzZXJSZXNwb25zZSIDkAICEnAKDlF1ZXJ5Um9vbUFsaWFzEisubWF0cml4LmFwcHNlcnZpY2UudjEuUXVlcnlSb29tQWxpYXNSZXF1ZXN0GiwubWF0cml4LmFwcHNlcnZpY2UudjEuUXVlcnlSb29tQWxpYXNSZXNwb25zZSIDkAICEosBChdMaXN0VGhpcmRQYXJ0eVByb3RvY29scxI0Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RUaGlyZFBhcnR5UHJvdG9jb2xzUmVxdWVzdBo1Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RUaGlyZFBhcnR5UHJvdG9jb2xzUmVzcG9uc2UiA5ACARKCAQoUUXVlcnlUaGlyZFBhcnR5VXNlcnMSMS5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeVRoaXJkUGFydHlVc2Vyc1JlcXVlc3QaMi5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeVRoaXJkUGFydHlVc2Vyc1Jlc3BvbnNlIgOQAgESjgEKGFF1ZXJ5VGhpcmRQYXJ0eUxvY2F0aW9ucxI1Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5VGhpcmRQYXJ0eUxvY2F0aW9uc1JlcXVlc3QaNi5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeVRoaXJkUGFydHlMb2NhdGlvbnNSZXNwb25zZSIDkAIBElwKCUNsYWltS2V5cxImLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkNsYWltS2V5c1JlcXVlc3QaJy5tYXRyaXguYXBwc2VydmljZS52MS5DbGFpbUtleXNSZXNwb25zZRJhCglRdWVyeUtleXMSJi5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeUtleXNSZXF1ZXN0GicubWF0cml4LmFwcHNlcnZpY2UudjEuUXVlcnlLZXlzUmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_matrix_appservice_v1_device, file_matrix_appservice_v1_event, file_matrix_appservice_v1_third_party]);
 
 /**
  * Within a server name and stream, positions strictly increase across requests, over the items of all lists. An item at or
@@ -842,6 +844,354 @@ export const QueryRoomAliasResponseSchema: GenMessage<QueryRoomAliasResponse> = 
   messageDesc(file_matrix_appservice_v1_appservice_router_service, 17);
 
 /**
+ * Asks for the third-party protocols.
+ *
+ * @generated from message matrix.appservice.v1.ListThirdPartyProtocolsRequest
+ */
+export type ListThirdPartyProtocolsRequest = Message<"matrix.appservice.v1.ListThirdPartyProtocolsRequest"> & {
+  /**
+   * The homeserver; must equal the credential's, and may be left out.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * Only this protocol, at most 255 bytes. Unset: all.
+   *
+   * @generated from field: optional string protocol = 2;
+   */
+  protocol?: string | undefined;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ListThirdPartyProtocolsRequest.
+ * Use `create(ListThirdPartyProtocolsRequestSchema)` to create a new message.
+ */
+export const ListThirdPartyProtocolsRequestSchema: GenMessage<ListThirdPartyProtocolsRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 18);
+
+/**
+ * The third-party protocols.
+ *
+ * @generated from message matrix.appservice.v1.ListThirdPartyProtocolsResponse
+ */
+export type ListThirdPartyProtocolsResponse = Message<"matrix.appservice.v1.ListThirdPartyProtocolsResponse"> & {
+  /**
+   * In the order of the registrations that list them first.
+   *
+   * @generated from field: repeated matrix.appservice.v1.ThirdPartyProtocol protocols = 1;
+   */
+  protocols: ThirdPartyProtocol[];
+
+  /**
+   * The appservices that were asked in vain now or in the last seconds, and of which nothing older is known.
+   *
+   * @generated from field: repeated string failed_appservice_ids = 2;
+   */
+  failedAppserviceIds: string[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ListThirdPartyProtocolsResponse.
+ * Use `create(ListThirdPartyProtocolsResponseSchema)` to create a new message.
+ */
+export const ListThirdPartyProtocolsResponseSchema: GenMessage<ListThirdPartyProtocolsResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 19);
+
+/**
+ * Asks for third-party users.
+ *
+ * @generated from message matrix.appservice.v1.QueryThirdPartyUsersRequest
+ */
+export type QueryThirdPartyUsersRequest = Message<"matrix.appservice.v1.QueryThirdPartyUsersRequest"> & {
+  /**
+   * The homeserver; must equal the credential's, and may be left out.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * How to look. Required.
+   *
+   * @generated from oneof matrix.appservice.v1.QueryThirdPartyUsersRequest.query
+   */
+  query: {
+    /**
+     * By the fields of this protocol, at most 255 bytes.
+     *
+     * @generated from field: string protocol = 2;
+     */
+    value: string;
+    case: "protocol";
+  } | {
+    /**
+     * In reverse, by a user ID such as `@name:server`, at most 255 bytes.
+     *
+     * @generated from field: string user_id = 3;
+     */
+    value: string;
+    case: "userId";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * With `protocol`: what the client sent, at most 64 fields of 4,096 bytes together. They are sent on in their order,
+   * repeated names included, except `access_token`.
+   *
+   * @generated from field: repeated matrix.appservice.v1.ThirdPartyField fields = 4;
+   */
+  fields: ThirdPartyField[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.QueryThirdPartyUsersRequest.
+ * Use `create(QueryThirdPartyUsersRequestSchema)` to create a new message.
+ */
+export const QueryThirdPartyUsersRequestSchema: GenMessage<QueryThirdPartyUsersRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 20);
+
+/**
+ * The third-party users that were found.
+ *
+ * @generated from message matrix.appservice.v1.QueryThirdPartyUsersResponse
+ */
+export type QueryThirdPartyUsersResponse = Message<"matrix.appservice.v1.QueryThirdPartyUsersResponse"> & {
+  /**
+   * In registration order, and in each appservice's own; empty if there are none.
+   *
+   * @generated from field: repeated matrix.appservice.v1.ThirdPartyUser users = 1;
+   */
+  users: ThirdPartyUser[];
+
+  /**
+   * The appservices that were asked in vain.
+   *
+   * @generated from field: repeated string failed_appservice_ids = 2;
+   */
+  failedAppserviceIds: string[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.QueryThirdPartyUsersResponse.
+ * Use `create(QueryThirdPartyUsersResponseSchema)` to create a new message.
+ */
+export const QueryThirdPartyUsersResponseSchema: GenMessage<QueryThirdPartyUsersResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 21);
+
+/**
+ * Asks for third-party locations.
+ *
+ * @generated from message matrix.appservice.v1.QueryThirdPartyLocationsRequest
+ */
+export type QueryThirdPartyLocationsRequest = Message<"matrix.appservice.v1.QueryThirdPartyLocationsRequest"> & {
+  /**
+   * The homeserver; must equal the credential's, and may be left out.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * How to look. Required.
+   *
+   * @generated from oneof matrix.appservice.v1.QueryThirdPartyLocationsRequest.query
+   */
+  query: {
+    /**
+     * By the fields of this protocol, at most 255 bytes.
+     *
+     * @generated from field: string protocol = 2;
+     */
+    value: string;
+    case: "protocol";
+  } | {
+    /**
+     * In reverse, by a room alias such as `#name:server`, at most 255 bytes.
+     *
+     * @generated from field: string room_alias = 3;
+     */
+    value: string;
+    case: "roomAlias";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * With `protocol`: what the client sent, at most 64 fields of 4,096 bytes together. They are sent on in their order,
+   * repeated names included, except `access_token`.
+   *
+   * @generated from field: repeated matrix.appservice.v1.ThirdPartyField fields = 4;
+   */
+  fields: ThirdPartyField[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.QueryThirdPartyLocationsRequest.
+ * Use `create(QueryThirdPartyLocationsRequestSchema)` to create a new message.
+ */
+export const QueryThirdPartyLocationsRequestSchema: GenMessage<QueryThirdPartyLocationsRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 22);
+
+/**
+ * The third-party locations that were found.
+ *
+ * @generated from message matrix.appservice.v1.QueryThirdPartyLocationsResponse
+ */
+export type QueryThirdPartyLocationsResponse = Message<"matrix.appservice.v1.QueryThirdPartyLocationsResponse"> & {
+  /**
+   * In registration order, and in each appservice's own; empty if there are none.
+   *
+   * @generated from field: repeated matrix.appservice.v1.ThirdPartyLocation locations = 1;
+   */
+  locations: ThirdPartyLocation[];
+
+  /**
+   * The appservices that were asked in vain.
+   *
+   * @generated from field: repeated string failed_appservice_ids = 2;
+   */
+  failedAppserviceIds: string[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.QueryThirdPartyLocationsResponse.
+ * Use `create(QueryThirdPartyLocationsResponseSchema)` to create a new message.
+ */
+export const QueryThirdPartyLocationsResponseSchema: GenMessage<QueryThirdPartyLocationsResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 23);
+
+/**
+ * Asks for one-time keys.
+ *
+ * @generated from message matrix.appservice.v1.ClaimKeysRequest
+ */
+export type ClaimKeysRequest = Message<"matrix.appservice.v1.ClaimKeysRequest"> & {
+  /**
+   * The homeserver; must equal the credential's, and may be left out.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * JSON, at most 1 MiB: `{"@user:server": {"DEVICE": ["algorithm", …]}}`, an algorithm for each key that is wanted, at most
+   * 10,000 users and 100 keys of a device. A single algorithm may stand without the list, as in a client's request.
+   *
+   * @generated from field: bytes json = 2;
+   */
+  json: Uint8Array;
+
+  /**
+   * JSON, at most 1 MiB: the keys that the homeserver has claimed for this itself, `{"@user:server": {"DEVICE":
+   * {"algorithm:name": key}}}`. Appservices are asked only for what these fall short of; a key with `"fallback": true` does
+   * not count. Empty: it has none.
+   *
+   * @generated from field: bytes homeserver_json = 3;
+   */
+  homeserverJson: Uint8Array;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ClaimKeysRequest.
+ * Use `create(ClaimKeysRequestSchema)` to create a new message.
+ */
+export const ClaimKeysRequestSchema: GenMessage<ClaimKeysRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 24);
+
+/**
+ * One-time keys.
+ *
+ * @generated from message matrix.appservice.v1.ClaimKeysResponse
+ */
+export type ClaimKeysResponse = Message<"matrix.appservice.v1.ClaimKeysResponse"> & {
+  /**
+   * JSON of the form of `homeserver_json`: its keys with those of the appservices over them. A fallback key is in it only
+   * where keys are still missing.
+   *
+   * @generated from field: bytes json = 1;
+   */
+  json: Uint8Array;
+
+  /**
+   * The appservices that were asked in vain.
+   *
+   * @generated from field: repeated string failed_appservice_ids = 2;
+   */
+  failedAppserviceIds: string[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ClaimKeysResponse.
+ * Use `create(ClaimKeysResponseSchema)` to create a new message.
+ */
+export const ClaimKeysResponseSchema: GenMessage<ClaimKeysResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 25);
+
+/**
+ * Asks for device and cross-signing keys.
+ *
+ * @generated from message matrix.appservice.v1.QueryKeysRequest
+ */
+export type QueryKeysRequest = Message<"matrix.appservice.v1.QueryKeysRequest"> & {
+  /**
+   * The homeserver; must equal the credential's, and may be left out.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * JSON, at most 1 MiB: `{"@user:server": ["DEVICE", …]}`, an empty list for all devices, at most 10,000 users.
+   *
+   * @generated from field: bytes json = 2;
+   */
+  json: Uint8Array;
+
+  /**
+   * JSON, at most 1 MiB: the homeserver's own answer, with `device_keys`, `master_keys`, `self_signing_keys` and
+   * `user_signing_keys`. Empty: it has none.
+   *
+   * @generated from field: bytes homeserver_json = 3;
+   */
+  homeserverJson: Uint8Array;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.QueryKeysRequest.
+ * Use `create(QueryKeysRequestSchema)` to create a new message.
+ */
+export const QueryKeysRequestSchema: GenMessage<QueryKeysRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 26);
+
+/**
+ * Device and cross-signing keys.
+ *
+ * @generated from message matrix.appservice.v1.QueryKeysResponse
+ */
+export type QueryKeysResponse = Message<"matrix.appservice.v1.QueryKeysResponse"> & {
+  /**
+   * JSON of the form of `homeserver_json`: that answer with those of the appservices over it, device by device; `{}` if
+   * there is nothing. Other parts of `homeserver_json` stay as they are.
+   *
+   * @generated from field: bytes json = 1;
+   */
+  json: Uint8Array;
+
+  /**
+   * The appservices that were asked in vain.
+   *
+   * @generated from field: repeated string failed_appservice_ids = 2;
+   */
+  failedAppserviceIds: string[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.QueryKeysResponse.
+ * Use `create(QueryKeysResponseSchema)` to create a new message.
+ */
+export const QueryKeysResponseSchema: GenMessage<QueryKeysResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 27);
+
+/**
  * AppserviceRouter is called by a homeserver: it submits what happened, and asks who owns an identifier.
  *
  * Callers send `authorization: Bearer TOKEN` with a credential of the role `homeserver`, which is bound to one server
@@ -975,6 +1325,74 @@ export const AppserviceRouter: GenService<{
     methodKind: "unary";
     input: typeof QueryRoomAliasRequestSchema;
     output: typeof QueryRoomAliasResponseSchema;
+  },
+  /**
+   * ListThirdPartyProtocols tells what the appservices say of the third-party protocols that their registrations list.
+   *
+   * What several say of one protocol is merged: the parts of the first in registration order, the instances of all. A
+   * protocol of which no appservice gave a valid answer is left out. An answer is kept for an hour, and up to a day longer
+   * while its appservice fails; a failure is kept for 10 seconds; a changed registration is asked anew. At most 2 MiB of
+   * protocols are told. At most 64 third-party calls are under way at a time, and 16 questions to an appservice; beyond
+   * that a call is RESOURCE_EXHAUSTED with the reason TOO_MANY_LOOKUPS, or that appservice counts as one that failed.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceRouter.ListThirdPartyProtocols
+   */
+  listThirdPartyProtocols: {
+    methodKind: "unary";
+    input: typeof ListThirdPartyProtocolsRequestSchema;
+    output: typeof ListThirdPartyProtocolsResponseSchema;
+  },
+  /**
+   * QueryThirdPartyUsers looks users up at the appservices: by a protocol and fields at those that list the protocol, or in
+   * reverse by a user ID at those with the user in their `users` namespaces, exclusively or not.
+   *
+   * All are asked at the same time, each once, within 10 seconds together. Their results are told one after the other in
+   * registration order, at most 1,000 and 2 MiB; what is no User object is left out. No match is no error but an empty list.
+   * Calls for the same that overlap are one. The limits of ListThirdPartyProtocols apply.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceRouter.QueryThirdPartyUsers
+   */
+  queryThirdPartyUsers: {
+    methodKind: "unary";
+    input: typeof QueryThirdPartyUsersRequestSchema;
+    output: typeof QueryThirdPartyUsersResponseSchema;
+  },
+  /**
+   * QueryThirdPartyLocations is QueryThirdPartyUsers for locations, room aliases and the `aliases` namespaces.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceRouter.QueryThirdPartyLocations
+   */
+  queryThirdPartyLocations: {
+    methodKind: "unary";
+    input: typeof QueryThirdPartyLocationsRequestSchema;
+    output: typeof QueryThirdPartyLocationsResponseSchema;
+  },
+  /**
+   * ClaimKeys asks for the one-time keys that the homeserver does not have (MSC3983), from the appservices whose users these
+   * are alone: their own users, and those in the exclusive namespaces of one appservice.
+   *
+   * No failure of an appservice is an error of the call: it is no keys. One that does not know the endpoint is not asked
+   * again for a time that begins with a minute and doubles up to an hour, or until its registration changes. At most 128
+   * key calls are under way at a time; beyond that the call is RESOURCE_EXHAUSTED with the reason TOO_MANY_LOOKUPS. A claim
+   * uses keys up: do not repeat one that was answered.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceRouter.ClaimKeys
+   */
+  claimKeys: {
+    methodKind: "unary";
+    input: typeof ClaimKeysRequestSchema;
+    output: typeof ClaimKeysResponseSchema;
+  },
+  /**
+   * QueryKeys asks the appservices for the device and cross-signing keys of the same users (MSC3984). The rest is as with
+   * ClaimKeys.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceRouter.QueryKeys
+   */
+  queryKeys: {
+    methodKind: "unary";
+    input: typeof QueryKeysRequestSchema;
+    output: typeof QueryKeysResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_matrix_appservice_v1_appservice_router_service, 0);
