@@ -11,12 +11,17 @@ import type { AuthorizeRequest, NamespaceVerdict } from './appservice/authorize.
 import { authorize, checkNamespace, unknownAppservice } from './appservice/authorize.ts';
 import { parseEvent } from './appservice/event.ts';
 import type { Subject } from './appservice/identifier.ts';
+import { claimedKeysFrom, keyAnswerFrom, keyClaimFrom, keyOwners, keyQueryFrom } from './appservice/key-request.ts';
+import type { ClaimedKeys, KeyClaim, KeyOwners, KeyQuery, KeysResult } from './appservice/key-request.ts';
+import type { JsonObject } from './appservice/json.ts';
 import type { PingOutcome } from './appservice/ping.ts';
 import { failedPing } from './appservice/ping.ts';
 import { provisioners } from './appservice/provisioning.ts';
 import type { Provision, ProvisionSubject } from './appservice/provisioning.ts';
 import { RefusalError } from './appservice/refusal.ts';
 import type { Registration } from './appservice/registration.ts';
+import { protocolOwners, refuseProtocol, thirdPartyCandidates } from './appservice/third-party.ts';
+import type { ThirdPartyKind, ThirdPartyMatches, ThirdPartyProtocols, ThirdPartyQuestion } from './appservice/third-party.ts';
 import type { Clock, Random } from './clock.ts';
 import type { Delivery } from './delivery/delivery.ts';
 import type { RegistrationInForce, RegistrationSource, RouteReader } from './delivery/ports.ts';
@@ -45,6 +50,18 @@ export type SendPing = (serverName: string, registration: Registration, transact
 
 export type SendQuery = (serverName: string, subject: ProvisionSubject, candidates: readonly Registration[]) => Promise<Provision>;
 
+/** Looks up third-party networks at appservices. */
+export interface ThirdPartyLookups {
+  protocols(serverName: string, owners: ReadonlyMap<string, readonly Registration[]>): Promise<ThirdPartyProtocols>;
+  lookUp(serverName: string, kind: ThirdPartyKind, question: ThirdPartyQuestion, candidates: readonly Registration[]): Promise<ThirdPartyMatches>;
+}
+
+/** Asks appservices for keys of their users. */
+export interface KeyRequests {
+  claim(serverName: string, wanted: KeyClaim, held: ClaimedKeys, ownersOf: KeyOwners): Promise<KeysResult>;
+  query(serverName: string, wanted: KeyQuery, held: JsonObject, ownersOf: KeyOwners): Promise<KeysResult>;
+}
+
 export interface HomeserverOptions {
   readonly serverName: string;
   readonly store: Store;
@@ -59,6 +76,8 @@ export interface HomeserverOptions {
   readonly ping: SendPing;
   /** Asks appservices whether a user or an alias exists. */
   readonly query: SendQuery;
+  readonly thirdParty: ThirdPartyLookups;
+  readonly keys: KeyRequests;
   readonly delivery: (routes: RouteReader, registrations: RegistrationSource) => Delivery;
 }
 
@@ -79,6 +98,8 @@ export class Homeserver implements AsyncDisposable {
   readonly #tokenHash: (token: string) => string;
   readonly #ping: SendPing;
   readonly #query: SendQuery;
+  readonly #thirdParty: ThirdPartyLookups;
+  readonly #keys: KeyRequests;
   readonly #clock: Clock;
   readonly #logger: Logger;
 
@@ -93,6 +114,8 @@ export class Homeserver implements AsyncDisposable {
     this.#tokenHash = options.tokenHash;
     this.#ping = options.ping;
     this.#query = options.query;
+    this.#thirdParty = options.thirdParty;
+    this.#keys = options.keys;
     this.#clock = clock;
     this.#logger = logger;
     this.ledger = new Ledger({ fold, log: store, listener: segmentListener(recent, delivery), meter, clock, random, logger, limits: limits.ledger });
@@ -179,6 +202,28 @@ export class Homeserver implements AsyncDisposable {
   /** Rejects with a RefusalError if no appservice says yes and not all that may have it say no. */
   async query(subject: ProvisionSubject): Promise<Provision> {
     return await this.#query(this.serverName, subject, provisioners(this.#fold.index, subject));
+  }
+
+  /** Rejects with a RefusalError. */
+  async thirdPartyProtocols(protocol: string | undefined): Promise<ThirdPartyProtocols> {
+    if (protocol !== undefined) refuseProtocol(protocol);
+    const owners = [...protocolOwners(this.#fold.index)].filter(([name]) => protocol === undefined || name === protocol);
+    return await this.#thirdParty.protocols(this.serverName, new Map(owners));
+  }
+
+  /** Rejects with a RefusalError. */
+  async thirdPartyMatches(kind: ThirdPartyKind, question: ThirdPartyQuestion): Promise<ThirdPartyMatches> {
+    return await this.#thirdParty.lookUp(this.serverName, kind, question, thirdPartyCandidates(this.#fold.index, kind, question));
+  }
+
+  /** Rejects with a RefusalError. */
+  async claimKeys(wanted: Uint8Array, held: Uint8Array): Promise<KeysResult> {
+    return await this.#keys.claim(this.serverName, keyClaimFrom(wanted, 'json'), claimedKeysFrom(held, 'homeserver_json'), (userIds) => keyOwners(this.#fold.index, userIds));
+  }
+
+  /** Rejects with a RefusalError. */
+  async queryKeys(wanted: Uint8Array, held: Uint8Array): Promise<KeysResult> {
+    return await this.#keys.query(this.serverName, keyQueryFrom(wanted, 'json'), keyAnswerFrom(held, 'homeserver_json'), (userIds) => keyOwners(this.#fold.index, userIds));
   }
 
   /** Segments are durable and deliveries in flight ended, within the delivery's own bound. */

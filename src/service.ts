@@ -25,9 +25,11 @@ import { createAddressPolicy } from './query/address-policy.ts';
 import type { AddressPolicyOptions } from './query/address-policy.ts';
 import { systemNetwork } from './query/connect.ts';
 import { HTTP_CLIENT_LIMITS, HttpClient } from './query/http-client.ts';
+import { Keys } from './query/keys.ts';
 import { outboundUrlProblem } from './query/outbound-url.ts';
 import { Ping, PING_LIMITS } from './query/ping.ts';
 import { Provisioning, PROVISIONING_LIMITS } from './query/provisioning.ts';
+import { ThirdParty } from './query/third-party.ts';
 import { registrationDisk } from './registration/registration-disk.ts';
 import { REGISTRATION_FILES_DEFAULTS, RegistrationFiles } from './registration/registration-files.ts';
 import type { RegistrationRules } from './registration/registration-rules.ts';
@@ -139,6 +141,8 @@ export class Service implements AsyncDisposable {
     const provisioning = opened.use(
       new Provisioning({ client, clock, random, logger, events: feed, queryTimeoutMs: settings.queryTimeoutMs, attemptsMax: settings.queryAttemptsMax, ...PROVISIONING_LIMITS }),
     );
+    const thirdParty = opened.use(new ThirdParty({ client, clock, logger, queryTimeoutMs: settings.queryTimeoutMs }));
+    const keys = opened.use(new Keys({ client, clock, random, logger, queryTimeoutMs: settings.queryTimeoutMs }));
 
     const files: RegistrationFiles[] = [];
     const homeservers = new Map<string, Homeserver>();
@@ -152,6 +156,8 @@ export class Service implements AsyncDisposable {
         tokenHash: (token) => parts.vault.tokenHash(token),
         ping: (name, registration, transactionId) => ping.ping(name, registration, transactionId),
         query: (name, subject, candidates) => provisioning.query(name, subject, candidates),
+        thirdParty,
+        keys,
         meter: telemetry.ingest(serverName),
         clock,
         random,

@@ -2,6 +2,7 @@
  * A room event as it crosses the door: parsed once for its routing fields, its bytes kept as they came.
  */
 import { isUtf8 } from 'node:buffer';
+import { isJsonObject, nestsDeeper } from './json.ts';
 import { RefusalError } from './refusal.ts';
 
 /**
@@ -40,7 +41,7 @@ export function parseEvent(bytes: Uint8Array, field: string): RoutingEvent {
     const missing = REQUIRED.find((name) => !isNamed(event[name]));
     throw malformed(field, `An event needs "${missing}", a string that is not empty.`);
   }
-  if (!isObject(content)) throw malformed(field, 'An event needs "content", a JSON object.');
+  if (!isJsonObject(content)) throw malformed(field, 'An event needs "content", a JSON object.');
   if (stateKey !== undefined && typeof stateKey !== 'string') throw malformed(field, 'The "state_key" of a state event is a string.');
   const { membership } = content;
   const parsed = { json, eventId, type, sender, roomId, stateKey, membership: typeof membership === 'string' ? membership : undefined };
@@ -76,31 +77,9 @@ function parseObject(text: string, field: string): Readonly<Record<string, unkno
   } catch {
     throw malformed(field, 'An event is one JSON object, strictly as RFC 8259 has it, without a byte order mark.');
   }
-  if (!isObject(value)) throw malformed(field, 'An event is a JSON object.');
-  if (mayExceedDepth(text) && exceedsDepth(value, EVENT_DEPTH_MAX)) throw malformed(field, `An event nests at most ${EVENT_DEPTH_MAX} levels deep.`);
+  if (!isJsonObject(value)) throw malformed(field, 'An event is a JSON object.');
+  if (nestsDeeper(text, value, EVENT_DEPTH_MAX)) throw malformed(field, `An event nests at most ${EVENT_DEPTH_MAX} levels deep.`);
   return value;
-}
-
-/** False for nearly every event: it has not as many opening brackets as it would take. */
-function mayExceedDepth(text: string): boolean {
-  let brackets = 0;
-  for (let at = text.indexOf('{'); at >= 0 && brackets <= EVENT_DEPTH_MAX; at = text.indexOf('{', at + 1)) brackets++;
-  for (let at = text.indexOf('['); at >= 0 && brackets <= EVENT_DEPTH_MAX; at = text.indexOf('[', at + 1)) brackets++;
-  return brackets > EVENT_DEPTH_MAX;
-}
-
-function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function exceedsDepth(value: object, levels: number): boolean {
-  if (levels === 0) return true;
-  if (Array.isArray(value)) return value.some((inner: unknown) => typeof inner === 'object' && inner !== null && exceedsDepth(inner, levels - 1));
-  for (const key in value) {
-    const inner: unknown = Reflect.get(value, key);
-    if (typeof inner === 'object' && inner !== null && exceedsDepth(inner, levels - 1)) return true;
-  }
-  return false;
 }
 
 function withoutSurroundingSpace(bytes: Uint8Array): Uint8Array {

@@ -15,6 +15,8 @@ export type RefusalReason =
   | 'QUEUE_FULL'
   /** Carries `retryDelayMs`. */
   | 'TOO_MANY_PINGS'
+  /** Carries `retryDelayMs`. */
+  | 'TOO_MANY_LOOKUPS'
   /** On the way down. Carries `retryDelayMs`. */
   | 'DRAINING'
   /** A position that was seen with another event: the homeserver's stream went back (R77). */

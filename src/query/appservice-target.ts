@@ -31,10 +31,10 @@ export function authorized(registration: Registration, path: string): { path: st
   return { path: shown, headers: { 'content-type': 'application/json', ...headers } };
 }
 
-/** A request without a body. The hs_token stands in the header, and in the query too only for an appservice that wants it there (R55, R56). */
+/** A request without a body; its path may have a query. The hs_token stands in the header, and in the query too only for an appservice that wants it there (R55, R56). */
 export function credentialed({ hs_token, delivery_options: { legacy_auth } }: Registration, path: string): { path: string; headers: Record<string, string> } {
   return {
-    path: legacy_auth === 'both' || legacy_auth === 'query_only' ? `${path}?access_token=${encodeURIComponent(hs_token)}` : path,
+    path: legacy_auth === 'both' || legacy_auth === 'query_only' ? `${path}${path.includes('?') ? '&' : '?'}access_token=${encodeURIComponent(hs_token)}` : path,
     headers: legacy_auth === 'query_only' ? {} : { authorization: `Bearer ${hs_token}` },
   };
 }

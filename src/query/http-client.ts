@@ -53,6 +53,8 @@ export interface OutboundRequest {
   readonly timeoutMs: number;
   /** How long an answer's body may take once its status is known; the total time-out stands in any case. */
   readonly bodyTimeoutMs: number;
+  /** How much of the answer's body is read; the client's own bound if absent. */
+  readonly responseBytesMax?: number;
 }
 
 export type OutboundResult =
@@ -207,7 +209,7 @@ class Exchange implements Dispatcher.DispatchHandler {
     this.#request = request;
     this.#way = way;
     this.#clock = options.clock;
-    this.#bytesMax = options.responseBytesMax;
+    this.#bytesMax = request.responseBytesMax ?? options.responseBytesMax;
     this.#signal = signal;
     this.#settle = settle;
   }

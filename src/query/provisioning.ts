@@ -21,6 +21,7 @@ import type { Logger } from '../logger.ts';
 import { AppserviceTargets, credentialed } from './appservice-target.ts';
 import type { OutboundFailure } from './connect.ts';
 import type { HttpClient, OutboundTarget } from './http-client.ts';
+import { pathSegment } from './path-segment.ts';
 
 export interface ProvisioningOptions {
   readonly client: HttpClient;
@@ -183,11 +184,6 @@ export class Provisioning implements AsyncDisposable {
     if (count > 1) this.#asked.set(owner, count - 1);
     else this.#asked.delete(owner);
   }
-}
-
-/** Everything but the unreserved characters of RFC 3986 is percent-encoded (R120). */
-function pathSegment(identifier: string): string {
-  return encodeURIComponent(identifier).replace(/[!'()*]/g, (letter) => `%${letter.charCodeAt(0).toString(16).toUpperCase()}`);
 }
 
 function provisionedEvent({ kind, identifier }: ProvisionSubject, appserviceId: string): DomainEvent {

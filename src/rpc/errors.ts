@@ -25,6 +25,7 @@ export const REFUSALS: Readonly<Record<RefusalReason, ErrorRule>> = {
   DELIVERY_STATE_FORBIDS: { code: 'failedPrecondition', when: 'The delivery state of the appservice forbids the operation.', isPrecondition: true },
   QUEUE_FULL: { code: 'resourceExhausted', when: 'Too much waits to be written, or too many queries or watches are under way. RetryInfo says when to try again.' },
   TOO_MANY_PINGS: { code: 'resourceExhausted', when: 'Too many pings are under way, of this appservice or of all. RetryInfo says when to try again.' },
+  TOO_MANY_LOOKUPS: { code: 'resourceExhausted', when: 'Too many third-party look-ups, or too many key requests, are under way. RetryInfo says when to try again.' },
   DRAINING: { code: 'unavailable', when: 'The router is shutting down. RetryInfo says when to try again.' },
   STREAM_POSITION_REWOUND: { code: 'failedPrecondition', when: "A stream position was taken over before with another event: the homeserver's stream went back.", isPrecondition: true },
   APPSERVICE_NAMESPACE_CONFLICT: { code: 'permissionDenied', when: 'A namespace keeps the actor out. Metadata: errcode, http_status.' },

@@ -124,6 +124,11 @@ function addServices(server: Server, options: GrpcServerOptions, draining: Abort
     pingAppservice: door.unary(r.pingAppservice, (request, caller) => router.pingAppservice(request, caller)),
     queryUser: door.unary(r.queryUser, (request, caller) => router.queryUser(request, caller)),
     queryRoomAlias: door.unary(r.queryRoomAlias, (request, caller) => router.queryRoomAlias(request, caller)),
+    listThirdPartyProtocols: door.unary(r.listThirdPartyProtocols, (request, caller) => router.listThirdPartyProtocols(request, caller)),
+    queryThirdPartyUsers: door.unary(r.queryThirdPartyUsers, (request, caller) => router.queryThirdPartyUsers(request, caller)),
+    queryThirdPartyLocations: door.unary(r.queryThirdPartyLocations, (request, caller) => router.queryThirdPartyLocations(request, caller)),
+    claimKeys: door.unary(r.claimKeys, (request, caller) => router.claimKeys(request, caller)),
+    queryKeys: door.unary(r.queryKeys, (request, caller) => router.queryKeys(request, caller)),
   });
   door.add(server, AppserviceAdmin, {
     putRegistration: door.unary(a.putRegistration, (request, caller) => admin.putRegistration(request, caller)),

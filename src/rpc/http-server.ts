@@ -308,6 +308,11 @@ function addRoutes(router: ConnectRouter, options: HttpServerOptions, draining: 
     pingAppservice: async (request, context) => r.pingAppservice(request, callerOf(context)),
     queryUser: async (request, context) => r.queryUser(request, callerOf(context)),
     queryRoomAlias: async (request, context) => r.queryRoomAlias(request, callerOf(context)),
+    listThirdPartyProtocols: async (request, context) => r.listThirdPartyProtocols(request, callerOf(context)),
+    queryThirdPartyUsers: async (request, context) => r.queryThirdPartyUsers(request, callerOf(context)),
+    queryThirdPartyLocations: async (request, context) => r.queryThirdPartyLocations(request, callerOf(context)),
+    claimKeys: async (request, context) => r.claimKeys(request, callerOf(context)),
+    queryKeys: async (request, context) => r.queryKeys(request, callerOf(context)),
   });
   router.service(AppserviceAdmin, {
     putRegistration: async (request, context) => a.putRegistration(request, callerOf(context)),

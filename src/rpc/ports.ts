@@ -8,10 +8,12 @@ import type { Actor, AuthorizeRequest, NamespaceVerdict } from '../appservice/au
 import type { DeliveryState } from '../appservice/delivery-state.ts';
 import type { DomainEventRecord } from '../appservice/domain-event.ts';
 import type { Subject } from '../appservice/identifier.ts';
+import type { KeysResult } from '../appservice/key-request.ts';
 import type { PingOutcome } from '../appservice/ping.ts';
 import type { Provision, ProvisionSubject } from '../appservice/provisioning.ts';
 import type { RefusalError } from '../appservice/refusal.ts';
 import type { Registration } from '../appservice/registration.ts';
+import type { ThirdPartyKind, ThirdPartyMatches, ThirdPartyProtocols, ThirdPartyQuestion } from '../appservice/third-party.ts';
 
 export type { RefusalError };
 
@@ -64,6 +66,13 @@ export interface HomeserverPort {
   ping(request: PingRequest): Promise<PingOutcome>;
   /** Asks the appservices that may have the user or the alias; a RefusalError if none says yes and not all say no. */
   query(subject: ProvisionSubject): Promise<Provision>;
+  /** Undefined: all. An appservice that fails is left out and named. */
+  thirdPartyProtocols(protocol: string | undefined): Promise<ThirdPartyProtocols>;
+  /** An appservice that fails is left out and named. */
+  thirdPartyMatches(kind: ThirdPartyKind, question: ThirdPartyQuestion): Promise<ThirdPartyMatches>;
+  /** Bytes of JSON: what is wanted, and what the homeserver has. An appservice that fails is no keys. */
+  claimKeys(wanted: Uint8Array, held: Uint8Array): Promise<KeysResult>;
+  queryKeys(wanted: Uint8Array, held: Uint8Array): Promise<KeysResult>;
 }
 
 /** What operators see of one appservice. Times are wall clock milliseconds. */

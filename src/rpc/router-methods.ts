@@ -7,12 +7,22 @@ import type {
   AuthorizeIdentifierResponseSchema,
   CheckNamespaceRequestSchema,
   CheckNamespaceResponseSchema,
+  ClaimKeysRequestSchema,
+  ClaimKeysResponseSchema,
   GetStreamPositionRequestSchema,
   GetStreamPositionResponseSchema,
+  ListThirdPartyProtocolsRequestSchema,
+  ListThirdPartyProtocolsResponseSchema,
   PingAppserviceRequestSchema,
   PingAppserviceResponseSchema,
+  QueryKeysRequestSchema,
+  QueryKeysResponseSchema,
   QueryRoomAliasRequestSchema,
   QueryRoomAliasResponseSchema,
+  QueryThirdPartyLocationsRequestSchema,
+  QueryThirdPartyLocationsResponseSchema,
+  QueryThirdPartyUsersRequestSchema,
+  QueryThirdPartyUsersResponseSchema,
   QueryUserRequestSchema,
   QueryUserResponseSchema,
   SubmitEventsRequestSchema,
@@ -22,6 +32,7 @@ import { CallOrder } from '../appservice/call-order.ts';
 import type { CallPlace } from '../appservice/call-order.ts';
 import type { Caller } from './authentication.ts';
 import { authenticateFrom, authorizeFrom, identityTo, pingFrom, pingOutcomeTo, provisionTo, queriedFrom, streamName, subjectFrom, submissionBytes, submissionFrom, submissionResultTo } from './conversion.ts';
+import { keysTo, locationQuestionFrom, locationsTo, protocolsTo, userQuestionFrom, usersTo } from './lookup-conversion.ts';
 import { pipelined, untilAborted } from './pipeline.ts';
 import type { HomeserverPort, Homeservers, SubmissionResult } from './ports.ts';
 import { Code, RpcStatus } from './status.ts';
@@ -87,6 +98,32 @@ export class RouterMethods {
 
   async queryRoomAlias({ serverName, roomAlias }: MessageShape<typeof QueryRoomAliasRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof QueryRoomAliasResponseSchema>> {
     return provisionTo(await this.#homeserver(serverName, caller).query(queriedFrom('aliases', roomAlias)));
+  }
+
+  async listThirdPartyProtocols(
+    { serverName, protocol }: MessageShape<typeof ListThirdPartyProtocolsRequestSchema>,
+    caller: Caller,
+  ): Promise<MessageInitShape<typeof ListThirdPartyProtocolsResponseSchema>> {
+    return protocolsTo(await this.#homeserver(serverName, caller).thirdPartyProtocols(protocol));
+  }
+
+  async queryThirdPartyUsers(request: MessageShape<typeof QueryThirdPartyUsersRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof QueryThirdPartyUsersResponseSchema>> {
+    return usersTo(await this.#homeserver(request.serverName, caller).thirdPartyMatches('users', userQuestionFrom(request)));
+  }
+
+  async queryThirdPartyLocations(
+    request: MessageShape<typeof QueryThirdPartyLocationsRequestSchema>,
+    caller: Caller,
+  ): Promise<MessageInitShape<typeof QueryThirdPartyLocationsResponseSchema>> {
+    return locationsTo(await this.#homeserver(request.serverName, caller).thirdPartyMatches('locations', locationQuestionFrom(request)));
+  }
+
+  async claimKeys({ serverName, json, homeserverJson }: MessageShape<typeof ClaimKeysRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof ClaimKeysResponseSchema>> {
+    return keysTo(await this.#homeserver(serverName, caller).claimKeys(json, homeserverJson));
+  }
+
+  async queryKeys({ serverName, json, homeserverJson }: MessageShape<typeof QueryKeysRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof QueryKeysResponseSchema>> {
+    return keysTo(await this.#homeserver(serverName, caller).queryKeys(json, homeserverJson));
   }
 
   /** A refusal at the door is told before anything is waited for, so before the next message is looked at. */

@@ -83,6 +83,10 @@ export class ScriptedHouse {
     authenticate: () => ({ appserviceId: 'irc', userId: '@irc:a.test', deviceId: undefined, isRateLimited: false, isSenderUser: true }),
     ping: () => Promise.resolve({ kind: 'answered', durationMs: 3 }),
     query: () => Promise.resolve({ exists: true, appserviceId: 'irc' }),
+    thirdPartyProtocols: () => Promise.resolve({ protocols: [], failedAppserviceIds: [] }),
+    thirdPartyMatches: () => Promise.resolve({ matches: [], failedAppserviceIds: [] }),
+    claimKeys: () => Promise.resolve({ json: '{}', failedAppserviceIds: [] }),
+    queryKeys: () => Promise.resolve({ json: '{}', failedAppserviceIds: [] }),
   };
   readonly admin: { -readonly [Method in keyof AdminPort]: AdminPort[Method] } = {
     putRegistration: () => Promise.resolve({ registration: REGISTRATION, warnings: [{ code: 'overlap', message: 'Two namespaces overlap.' }] }),

@@ -6,13 +6,15 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Event, RoomContext } from "./event_pb.ts";
 import { file_matrix_appservice_v1_event } from "./event_pb.ts";
+import type { ThirdPartyField, ThirdPartyLocation, ThirdPartyProtocol, ThirdPartyUser } from "./third_party_pb.ts";
+import { file_matrix_appservice_v1_third_party } from "./third_party_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file matrix/appservice/v1/appservice_router_service.proto.
  */
 export const file_matrix_appservice_v1_appservice_router_service: GenFile = /*@__PURE__*/
-  fileDesc("CjRtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX3JvdXRlcl9zZXJ2aWNlLnByb3RvEhRtYXRyaXguYXBwc2VydmljZS52MSK+AQoTU3VibWl0RXZlbnRzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhMKBnN0cmVhbRgCIAEoCUgBiAEBEisKBmV2ZW50cxgDIAMoCzIbLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV2ZW50EjAKBXJvb21zGAggAygLMiEubWF0cml4LmFwcHNlcnZpY2UudjEuUm9vbUNvbnRleHRCDgoMX3NlcnZlcl9uYW1lQgkKB19zdHJlYW0ilAEKFFN1Ym1pdEV2ZW50c1Jlc3BvbnNlEhcKD3N0cmVhbV9wb3NpdGlvbhgBIAEoAxIUCgxsb2dfcG9zaXRpb24YAiABKAMSEAoIYWNjZXB0ZWQYAyABKAUSEgoKZHVwbGljYXRlcxgEIAEoBRIOCgZyb3V0ZWQYBSABKAUSFwoPd2FudGVkX3Jvb21faWRzGAYgAygJImQKGEdldFN0cmVhbVBvc2l0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhMKBnN0cmVhbRgCIAEoCUgBiAEBQg4KDF9zZXJ2ZXJfbmFtZUIJCgdfc3RyZWFtIkoKGUdldFN0cmVhbVBvc2l0aW9uUmVzcG9uc2USFwoPc3RyZWFtX3Bvc2l0aW9uGAEgASgDEhQKDGxvZ19wb3NpdGlvbhgCIAEoAyKIAQoVQ2hlY2tOYW1lc3BhY2VSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESEQoHdXNlcl9pZBgCIAEoCUgAEhQKCnJvb21fYWxpYXMYAyABKAlIABIRCgdyb29tX2lkGAQgASgJSABCCQoHc3ViamVjdEIOCgxfc2VydmVyX25hbWUiSQoOTmFtZXNwYWNlTWF0Y2gSFQoNYXBwc2VydmljZV9pZBgBIAEoCRINCgVyZWdleBgCIAEoCRIRCglleGNsdXNpdmUYAyABKAgimQEKFkNoZWNrTmFtZXNwYWNlUmVzcG9uc2USNQoHbWF0Y2hlcxgBIAMoCzIkLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLk5hbWVzcGFjZU1hdGNoEhEKCWV4Y2x1c2l2ZRgCIAEoCBIgChhleGNsdXNpdmVfYXBwc2VydmljZV9pZHMYAyADKAkSEwoLc2VuZGVyX3VzZXIYBCABKAgitwMKGkF1dGhvcml6ZUlkZW50aWZpZXJSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAKIAQESEQoHdXNlcl9pZBgCIAEoCUgAEhQKCnJvb21fYWxpYXMYAyABKAlIABIRCgdyb29tX2lkGAQgASgJSAASRwoGYWN0aW9uGAUgASgOMjcubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aG9yaXplSWRlbnRpZmllclJlcXVlc3QuQWN0aW9uEhcKCGFzX3Rva2VuGAYgASgJQgOAAQFIARIXCg1hcHBzZXJ2aWNlX2lkGAcgASgJSAESGAoOcGVyc29uX3VzZXJfaWQYCCABKAlIARIcCg91c2VyX3JlZ2lzdGVyZWQYCSABKAhIA4gBASJYCgZBY3Rpb24SFgoSQUNUSU9OX1VOU1BFQ0lGSUVEEAASEQoNQUNUSU9OX0NSRUFURRABEhEKDUFDVElPTl9ERUxFVEUQAhIQCgxBQ1RJT05fTE9HSU4QA0IJCgdzdWJqZWN0QgcKBWFjdG9yQg4KDF9zZXJ2ZXJfbmFtZUISChBfdXNlcl9yZWdpc3RlcmVkIksKG0F1dGhvcml6ZUlkZW50aWZpZXJSZXNwb25zZRIaCg1hcHBzZXJ2aWNlX2lkGAEgASgJSACIAQFCEAoOX2FwcHNlcnZpY2VfaWQigAIKHUF1dGhlbnRpY2F0ZUFwcHNlcnZpY2VSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoIYXNfdG9rZW4YAiABKAlCA4ABARIUCgd1c2VyX2lkGAMgASgJSAGIAQESFgoJZGV2aWNlX2lkGAQgASgJSAKIAQESFgoJc291cmNlX2lwGAUgASgJSAOIAQESHAoPdXNlcl9yZWdpc3RlcmVkGAYgASgISASIAQFCDgoMX3NlcnZlcl9uYW1lQgoKCF91c2VyX2lkQgwKCl9kZXZpY2VfaWRCDAoKX3NvdXJjZV9pcEISChBfdXNlcl9yZWdpc3RlcmVkIpwBCh5BdXRoZW50aWNhdGVBcHBzZXJ2aWNlUmVzcG9uc2USFQoNYXBwc2VydmljZV9pZBgBIAEoCRIPCgd1c2VyX2lkGAIgASgJEhYKCWRldmljZV9pZBgDIAEoCUgAiAEBEhQKDHJhdGVfbGltaXRlZBgEIAEoCBIWCg5pc19zZW5kZXJfdXNlchgFIAEoCEIMCgpfZGV2aWNlX2lkIrEBChVQaW5nQXBwc2VydmljZVJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAYgBARIXCghhc190b2tlbhgCIAEoCUIDgAEBSAASFwoNYXBwc2VydmljZV9pZBgDIAEoCUgAEhsKDnRyYW5zYWN0aW9uX2lkGAQgASgJSAKIAQFCDAoKYXBwc2VydmljZUIOCgxfc2VydmVyX25hbWVCEQoPX3RyYW5zYWN0aW9uX2lkIm8KFlBpbmdBcHBzZXJ2aWNlUmVzcG9uc2USFQoLZHVyYXRpb25fbXMYASABKAVIABI0CgdmYWlsdXJlGAIgASgLMiEubWF0cml4LmFwcHNlcnZpY2UudjEuUGluZ0ZhaWx1cmVIAEIICgZyZXN1bHQibwoLUGluZ0ZhaWx1cmUSDwoHZXJyY29kZRgBIAEoCRITCgtodHRwX3N0YXR1cxgCIAEoBRITCgZzdGF0dXMYAyABKAVIAIgBARIRCgRib2R5GAQgASgJSAGIAQFCCQoHX3N0YXR1c0IHCgVfYm9keSJNChBRdWVyeVVzZXJSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESDwoHdXNlcl9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiUQoRUXVlcnlVc2VyUmVzcG9uc2USDgoGZXhpc3RzGAEgASgIEhoKDWFwcHNlcnZpY2VfaWQYAiABKAlIAIgBAUIQCg5fYXBwc2VydmljZV9pZCJVChVRdWVyeVJvb21BbGlhc1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARISCgpyb29tX2FsaWFzGAIgASgJQg4KDF9zZXJ2ZXJfbmFtZSJWChZRdWVyeVJvb21BbGlhc1Jlc3BvbnNlEg4KBmV4aXN0cxgBIAEoCBIaCg1hcHBzZXJ2aWNlX2lkGAIgASgJSACIAQFCEAoOX2FwcHNlcnZpY2VfaWQypAgKEEFwcHNlcnZpY2VSb3V0ZXISagoMU3VibWl0RXZlbnRzEikubWF0cml4LmFwcHNlcnZpY2UudjEuU3VibWl0RXZlbnRzUmVxdWVzdBoqLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlN1Ym1pdEV2ZW50c1Jlc3BvbnNlIgOQAgISaQoMU3RyZWFtRXZlbnRzEikubWF0cml4LmFwcHNlcnZpY2UudjEuU3VibWl0RXZlbnRzUmVxdWVzdBoqLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlN1Ym1pdEV2ZW50c1Jlc3BvbnNlKAEwARJ5ChFHZXRTdHJlYW1Qb3NpdGlvbhIuLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldFN0cmVhbVBvc2l0aW9uUmVxdWVzdBovLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldFN0cmVhbVBvc2l0aW9uUmVzcG9uc2UiA5ACARJwCg5DaGVja05hbWVzcGFjZRIrLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkNoZWNrTmFtZXNwYWNlUmVxdWVzdBosLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkNoZWNrTmFtZXNwYWNlUmVzcG9uc2UiA5ACARJ/ChNBdXRob3JpemVJZGVudGlmaWVyEjAubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aG9yaXplSWRlbnRpZmllclJlcXVlc3QaMS5tYXRyaXguYXBwc2VydmljZS52MS5BdXRob3JpemVJZGVudGlmaWVyUmVzcG9uc2UiA5ACAhKIAQoWQXV0aGVudGljYXRlQXBwc2VydmljZRIzLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkF1dGhlbnRpY2F0ZUFwcHNlcnZpY2VSZXF1ZXN0GjQubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aGVudGljYXRlQXBwc2VydmljZVJlc3BvbnNlIgOQAgISawoOUGluZ0FwcHNlcnZpY2USKy5tYXRyaXguYXBwc2VydmljZS52MS5QaW5nQXBwc2VydmljZVJlcXVlc3QaLC5tYXRyaXguYXBwc2VydmljZS52MS5QaW5nQXBwc2VydmljZVJlc3BvbnNlEmEKCVF1ZXJ5VXNlchImLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5VXNlclJlcXVlc3QaJy5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeVVzZXJSZXNwb25zZSIDkAICEnAKDlF1ZXJ5Um9vbUFsaWFzEisubWF0cml4LmFwcHNlcnZpY2UudjEuUXVlcnlSb29tQWxpYXNSZXF1ZXN0GiwubWF0cml4LmFwcHNlcnZpY2UudjEuUXVlcnlSb29tQWxpYXNSZXNwb25zZSIDkAICYgZwcm90bzM", [file_matrix_appservice_v1_event]);
+  fileDesc("CjRtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX3JvdXRlcl9zZXJ2aWNlLnByb3RvEhRtYXRyaXguYXBwc2VydmljZS52MSK+AQoTU3VibWl0RXZlbnRzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhMKBnN0cmVhbRgCIAEoCUgBiAEBEisKBmV2ZW50cxgDIAMoCzIbLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV2ZW50EjAKBXJvb21zGAggAygLMiEubWF0cml4LmFwcHNlcnZpY2UudjEuUm9vbUNvbnRleHRCDgoMX3NlcnZlcl9uYW1lQgkKB19zdHJlYW0ilAEKFFN1Ym1pdEV2ZW50c1Jlc3BvbnNlEhcKD3N0cmVhbV9wb3NpdGlvbhgBIAEoAxIUCgxsb2dfcG9zaXRpb24YAiABKAMSEAoIYWNjZXB0ZWQYAyABKAUSEgoKZHVwbGljYXRlcxgEIAEoBRIOCgZyb3V0ZWQYBSABKAUSFwoPd2FudGVkX3Jvb21faWRzGAYgAygJImQKGEdldFN0cmVhbVBvc2l0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhMKBnN0cmVhbRgCIAEoCUgBiAEBQg4KDF9zZXJ2ZXJfbmFtZUIJCgdfc3RyZWFtIkoKGUdldFN0cmVhbVBvc2l0aW9uUmVzcG9uc2USFwoPc3RyZWFtX3Bvc2l0aW9uGAEgASgDEhQKDGxvZ19wb3NpdGlvbhgCIAEoAyKIAQoVQ2hlY2tOYW1lc3BhY2VSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESEQoHdXNlcl9pZBgCIAEoCUgAEhQKCnJvb21fYWxpYXMYAyABKAlIABIRCgdyb29tX2lkGAQgASgJSABCCQoHc3ViamVjdEIOCgxfc2VydmVyX25hbWUiSQoOTmFtZXNwYWNlTWF0Y2gSFQoNYXBwc2VydmljZV9pZBgBIAEoCRINCgVyZWdleBgCIAEoCRIRCglleGNsdXNpdmUYAyABKAgimQEKFkNoZWNrTmFtZXNwYWNlUmVzcG9uc2USNQoHbWF0Y2hlcxgBIAMoCzIkLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLk5hbWVzcGFjZU1hdGNoEhEKCWV4Y2x1c2l2ZRgCIAEoCBIgChhleGNsdXNpdmVfYXBwc2VydmljZV9pZHMYAyADKAkSEwoLc2VuZGVyX3VzZXIYBCABKAgitwMKGkF1dGhvcml6ZUlkZW50aWZpZXJSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAKIAQESEQoHdXNlcl9pZBgCIAEoCUgAEhQKCnJvb21fYWxpYXMYAyABKAlIABIRCgdyb29tX2lkGAQgASgJSAASRwoGYWN0aW9uGAUgASgOMjcubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aG9yaXplSWRlbnRpZmllclJlcXVlc3QuQWN0aW9uEhcKCGFzX3Rva2VuGAYgASgJQgOAAQFIARIXCg1hcHBzZXJ2aWNlX2lkGAcgASgJSAESGAoOcGVyc29uX3VzZXJfaWQYCCABKAlIARIcCg91c2VyX3JlZ2lzdGVyZWQYCSABKAhIA4gBASJYCgZBY3Rpb24SFgoSQUNUSU9OX1VOU1BFQ0lGSUVEEAASEQoNQUNUSU9OX0NSRUFURRABEhEKDUFDVElPTl9ERUxFVEUQAhIQCgxBQ1RJT05fTE9HSU4QA0IJCgdzdWJqZWN0QgcKBWFjdG9yQg4KDF9zZXJ2ZXJfbmFtZUISChBfdXNlcl9yZWdpc3RlcmVkIksKG0F1dGhvcml6ZUlkZW50aWZpZXJSZXNwb25zZRIaCg1hcHBzZXJ2aWNlX2lkGAEgASgJSACIAQFCEAoOX2FwcHNlcnZpY2VfaWQigAIKHUF1dGhlbnRpY2F0ZUFwcHNlcnZpY2VSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoIYXNfdG9rZW4YAiABKAlCA4ABARIUCgd1c2VyX2lkGAMgASgJSAGIAQESFgoJZGV2aWNlX2lkGAQgASgJSAKIAQESFgoJc291cmNlX2lwGAUgASgJSAOIAQESHAoPdXNlcl9yZWdpc3RlcmVkGAYgASgISASIAQFCDgoMX3NlcnZlcl9uYW1lQgoKCF91c2VyX2lkQgwKCl9kZXZpY2VfaWRCDAoKX3NvdXJjZV9pcEISChBfdXNlcl9yZWdpc3RlcmVkIpwBCh5BdXRoZW50aWNhdGVBcHBzZXJ2aWNlUmVzcG9uc2USFQoNYXBwc2VydmljZV9pZBgBIAEoCRIPCgd1c2VyX2lkGAIgASgJEhYKCWRldmljZV9pZBgDIAEoCUgAiAEBEhQKDHJhdGVfbGltaXRlZBgEIAEoCBIWCg5pc19zZW5kZXJfdXNlchgFIAEoCEIMCgpfZGV2aWNlX2lkIrEBChVQaW5nQXBwc2VydmljZVJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAYgBARIXCghhc190b2tlbhgCIAEoCUIDgAEBSAASFwoNYXBwc2VydmljZV9pZBgDIAEoCUgAEhsKDnRyYW5zYWN0aW9uX2lkGAQgASgJSAKIAQFCDAoKYXBwc2VydmljZUIOCgxfc2VydmVyX25hbWVCEQoPX3RyYW5zYWN0aW9uX2lkIm8KFlBpbmdBcHBzZXJ2aWNlUmVzcG9uc2USFQoLZHVyYXRpb25fbXMYASABKAVIABI0CgdmYWlsdXJlGAIgASgLMiEubWF0cml4LmFwcHNlcnZpY2UudjEuUGluZ0ZhaWx1cmVIAEIICgZyZXN1bHQibwoLUGluZ0ZhaWx1cmUSDwoHZXJyY29kZRgBIAEoCRITCgtodHRwX3N0YXR1cxgCIAEoBRITCgZzdGF0dXMYAyABKAVIAIgBARIRCgRib2R5GAQgASgJSAGIAQFCCQoHX3N0YXR1c0IHCgVfYm9keSJNChBRdWVyeVVzZXJSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESDwoHdXNlcl9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiUQoRUXVlcnlVc2VyUmVzcG9uc2USDgoGZXhpc3RzGAEgASgIEhoKDWFwcHNlcnZpY2VfaWQYAiABKAlIAIgBAUIQCg5fYXBwc2VydmljZV9pZCJVChVRdWVyeVJvb21BbGlhc1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARISCgpyb29tX2FsaWFzGAIgASgJQg4KDF9zZXJ2ZXJfbmFtZSJWChZRdWVyeVJvb21BbGlhc1Jlc3BvbnNlEg4KBmV4aXN0cxgBIAEoCBIaCg1hcHBzZXJ2aWNlX2lkGAIgASgJSACIAQFCEAoOX2FwcHNlcnZpY2VfaWQibgoeTGlzdFRoaXJkUGFydHlQcm90b2NvbHNSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoIcHJvdG9jb2wYAiABKAlIAYgBAUIOCgxfc2VydmVyX25hbWVCCwoJX3Byb3RvY29sIn0KH0xpc3RUaGlyZFBhcnR5UHJvdG9jb2xzUmVzcG9uc2USOwoJcHJvdG9jb2xzGAEgAygLMigubWF0cml4LmFwcHNlcnZpY2UudjEuVGhpcmRQYXJ0eVByb3RvY29sEh0KFWZhaWxlZF9hcHBzZXJ2aWNlX2lkcxgCIAMoCSKuAQobUXVlcnlUaGlyZFBhcnR5VXNlcnNSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESEgoIcHJvdG9jb2wYAiABKAlIABIRCgd1c2VyX2lkGAMgASgJSAASNQoGZmllbGRzGAQgAygLMiUubWF0cml4LmFwcHNlcnZpY2UudjEuVGhpcmRQYXJ0eUZpZWxkQgcKBXF1ZXJ5Qg4KDF9zZXJ2ZXJfbmFtZSJyChxRdWVyeVRoaXJkUGFydHlVc2Vyc1Jlc3BvbnNlEjMKBXVzZXJzGAEgAygLMiQubWF0cml4LmFwcHNlcnZpY2UudjEuVGhpcmRQYXJ0eVVzZXISHQoVZmFpbGVkX2FwcHNlcnZpY2VfaWRzGAIgAygJIrUBCh9RdWVyeVRoaXJkUGFydHlMb2NhdGlvbnNSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESEgoIcHJvdG9jb2wYAiABKAlIABIUCgpyb29tX2FsaWFzGAMgASgJSAASNQoGZmllbGRzGAQgAygLMiUubWF0cml4LmFwcHNlcnZpY2UudjEuVGhpcmRQYXJ0eUZpZWxkQgcKBXF1ZXJ5Qg4KDF9zZXJ2ZXJfbmFtZSJ+CiBRdWVyeVRoaXJkUGFydHlMb2NhdGlvbnNSZXNwb25zZRI7Cglsb2NhdGlvbnMYASADKAsyKC5tYXRyaXguYXBwc2VydmljZS52MS5UaGlyZFBhcnR5TG9jYXRpb24SHQoVZmFpbGVkX2FwcHNlcnZpY2VfaWRzGAIgAygJImMKEENsYWltS2V5c1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIMCgRqc29uGAIgASgMEhcKD2hvbWVzZXJ2ZXJfanNvbhgDIAEoDEIOCgxfc2VydmVyX25hbWUiQAoRQ2xhaW1LZXlzUmVzcG9uc2USDAoEanNvbhgBIAEoDBIdChVmYWlsZWRfYXBwc2VydmljZV9pZHMYAiADKAkiYwoQUXVlcnlLZXlzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEgwKBGpzb24YAiABKAwSFwoPaG9tZXNlcnZlcl9qc29uGAMgASgMQg4KDF9zZXJ2ZXJfbmFtZSJAChFRdWVyeUtleXNSZXNwb25zZRIMCgRqc29uGAEgASgMEh0KFWZhaWxlZF9hcHBzZXJ2aWNlX2lkcxgCIAMoCTKJDQoQQXBwc2VydmljZVJvdXRlchJqCgxTdWJtaXRFdmVudHMSKS5tYXRyaXguYXBwc2VydmljZS52MS5TdWJtaXRFdmVudHNSZXF1ZXN0GioubWF0cml4LmFwcHNlcnZpY2UudjEuU3VibWl0RXZlbnRzUmVzcG9uc2UiA5ACAhJpCgxTdHJlYW1FdmVudHMSKS5tYXRyaXguYXBwc2VydmljZS52MS5TdWJtaXRFdmVudHNSZXF1ZXN0GioubWF0cml4LmFwcHNlcnZpY2UudjEuU3VibWl0RXZlbnRzUmVzcG9uc2UoATABEnkKEUdldFN0cmVhbVBvc2l0aW9uEi4ubWF0cml4LmFwcHNlcnZpY2UudjEuR2V0U3RyZWFtUG9zaXRpb25SZXF1ZXN0Gi8ubWF0cml4LmFwcHNlcnZpY2UudjEuR2V0U3RyZWFtUG9zaXRpb25SZXNwb25zZSIDkAIBEnAKDkNoZWNrTmFtZXNwYWNlEisubWF0cml4LmFwcHNlcnZpY2UudjEuQ2hlY2tOYW1lc3BhY2VSZXF1ZXN0GiwubWF0cml4LmFwcHNlcnZpY2UudjEuQ2hlY2tOYW1lc3BhY2VSZXNwb25zZSIDkAIBEn8KE0F1dGhvcml6ZUlkZW50aWZpZXISMC5tYXRyaXguYXBwc2VydmljZS52MS5BdXRob3JpemVJZGVudGlmaWVyUmVxdWVzdBoxLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkF1dGhvcml6ZUlkZW50aWZpZXJSZXNwb25zZSIDkAICEogBChZBdXRoZW50aWNhdGVBcHBzZXJ2aWNlEjMubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aGVudGljYXRlQXBwc2VydmljZVJlcXVlc3QaNC5tYXRyaXguYXBwc2VydmljZS52MS5BdXRoZW50aWNhdGVBcHBzZXJ2aWNlUmVzcG9uc2UiA5ACAhJrCg5QaW5nQXBwc2VydmljZRIrLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBpbmdBcHBzZXJ2aWNlUmVxdWVzdBosLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBpbmdBcHBzZXJ2aWNlUmVzcG9uc2USYQoJUXVlcnlVc2VyEiYubWF0cml4LmFwcHNlcnZpY2UudjEuUXVlcnlVc2VyUmVxdWVzdBonLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5VXNlclJlc3BvbnNlIgOQAgIScAoOUXVlcnlSb29tQWxpYXMSKy5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeVJvb21BbGlhc1JlcXVlc3QaLC5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeVJvb21BbGlhc1Jlc3BvbnNlIgOQAgISiwEKF0xpc3RUaGlyZFBhcnR5UHJvdG9jb2xzEjQubWF0cml4LmFwcHNlcnZpY2UudjEuTGlzdFRoaXJkUGFydHlQcm90b2NvbHNSZXF1ZXN0GjUubWF0cml4LmFwcHNlcnZpY2UudjEuTGlzdFRoaXJkUGFydHlQcm90b2NvbHNSZXNwb25zZSIDkAIBEoIBChRRdWVyeVRoaXJkUGFydHlVc2VycxIxLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5VGhpcmRQYXJ0eVVzZXJzUmVxdWVzdBoyLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5VGhpcmRQYXJ0eVVzZXJzUmVzcG9uc2UiA5ACARKOAQoYUXVlcnlUaGlyZFBhcnR5TG9jYXRpb25zEjUubWF0cml4LmFwcHNlcnZpY2UudjEuUXVlcnlUaGlyZFBhcnR5TG9jYXRpb25zUmVxdWVzdBo2Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5VGhpcmRQYXJ0eUxvY2F0aW9uc1Jlc3BvbnNlIgOQAgESXAoJQ2xhaW1LZXlzEiYubWF0cml4LmFwcHNlcnZpY2UudjEuQ2xhaW1LZXlzUmVxdWVzdBonLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkNsYWltS2V5c1Jlc3BvbnNlEmEKCVF1ZXJ5S2V5cxImLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5S2V5c1JlcXVlc3QaJy5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeUtleXNSZXNwb25zZSIDkAIBYgZwcm90bzM", [file_matrix_appservice_v1_event, file_matrix_appservice_v1_third_party]);
 
 /**
  * Within a server name and stream, positions strictly increase across requests. An item at or below the durable position
@@ -818,6 +820,354 @@ export const QueryRoomAliasResponseSchema: GenMessage<QueryRoomAliasResponse> = 
   messageDesc(file_matrix_appservice_v1_appservice_router_service, 17);
 
 /**
+ * Asks for the third-party protocols.
+ *
+ * @generated from message matrix.appservice.v1.ListThirdPartyProtocolsRequest
+ */
+export type ListThirdPartyProtocolsRequest = Message<"matrix.appservice.v1.ListThirdPartyProtocolsRequest"> & {
+  /**
+   * The homeserver; must equal the credential's, and may be left out.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * Only this protocol, at most 255 bytes. Unset: all.
+   *
+   * @generated from field: optional string protocol = 2;
+   */
+  protocol?: string | undefined;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ListThirdPartyProtocolsRequest.
+ * Use `create(ListThirdPartyProtocolsRequestSchema)` to create a new message.
+ */
+export const ListThirdPartyProtocolsRequestSchema: GenMessage<ListThirdPartyProtocolsRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 18);
+
+/**
+ * The third-party protocols.
+ *
+ * @generated from message matrix.appservice.v1.ListThirdPartyProtocolsResponse
+ */
+export type ListThirdPartyProtocolsResponse = Message<"matrix.appservice.v1.ListThirdPartyProtocolsResponse"> & {
+  /**
+   * In the order of the registrations that list them first.
+   *
+   * @generated from field: repeated matrix.appservice.v1.ThirdPartyProtocol protocols = 1;
+   */
+  protocols: ThirdPartyProtocol[];
+
+  /**
+   * The appservices that were asked in vain now or in the last seconds, and of which nothing older is known.
+   *
+   * @generated from field: repeated string failed_appservice_ids = 2;
+   */
+  failedAppserviceIds: string[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ListThirdPartyProtocolsResponse.
+ * Use `create(ListThirdPartyProtocolsResponseSchema)` to create a new message.
+ */
+export const ListThirdPartyProtocolsResponseSchema: GenMessage<ListThirdPartyProtocolsResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 19);
+
+/**
+ * Asks for third-party users.
+ *
+ * @generated from message matrix.appservice.v1.QueryThirdPartyUsersRequest
+ */
+export type QueryThirdPartyUsersRequest = Message<"matrix.appservice.v1.QueryThirdPartyUsersRequest"> & {
+  /**
+   * The homeserver; must equal the credential's, and may be left out.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * How to look. Required.
+   *
+   * @generated from oneof matrix.appservice.v1.QueryThirdPartyUsersRequest.query
+   */
+  query: {
+    /**
+     * By the fields of this protocol, at most 255 bytes.
+     *
+     * @generated from field: string protocol = 2;
+     */
+    value: string;
+    case: "protocol";
+  } | {
+    /**
+     * In reverse, by a user ID such as `@name:server`, at most 255 bytes.
+     *
+     * @generated from field: string user_id = 3;
+     */
+    value: string;
+    case: "userId";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * With `protocol`: what the client sent, at most 64 fields of 4,096 bytes together. They are sent on in their order,
+   * repeated names included, except `access_token`.
+   *
+   * @generated from field: repeated matrix.appservice.v1.ThirdPartyField fields = 4;
+   */
+  fields: ThirdPartyField[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.QueryThirdPartyUsersRequest.
+ * Use `create(QueryThirdPartyUsersRequestSchema)` to create a new message.
+ */
+export const QueryThirdPartyUsersRequestSchema: GenMessage<QueryThirdPartyUsersRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 20);
+
+/**
+ * The third-party users that were found.
+ *
+ * @generated from message matrix.appservice.v1.QueryThirdPartyUsersResponse
+ */
+export type QueryThirdPartyUsersResponse = Message<"matrix.appservice.v1.QueryThirdPartyUsersResponse"> & {
+  /**
+   * In registration order, and in each appservice's own; empty if there are none.
+   *
+   * @generated from field: repeated matrix.appservice.v1.ThirdPartyUser users = 1;
+   */
+  users: ThirdPartyUser[];
+
+  /**
+   * The appservices that were asked in vain.
+   *
+   * @generated from field: repeated string failed_appservice_ids = 2;
+   */
+  failedAppserviceIds: string[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.QueryThirdPartyUsersResponse.
+ * Use `create(QueryThirdPartyUsersResponseSchema)` to create a new message.
+ */
+export const QueryThirdPartyUsersResponseSchema: GenMessage<QueryThirdPartyUsersResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 21);
+
+/**
+ * Asks for third-party locations.
+ *
+ * @generated from message matrix.appservice.v1.QueryThirdPartyLocationsRequest
+ */
+export type QueryThirdPartyLocationsRequest = Message<"matrix.appservice.v1.QueryThirdPartyLocationsRequest"> & {
+  /**
+   * The homeserver; must equal the credential's, and may be left out.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * How to look. Required.
+   *
+   * @generated from oneof matrix.appservice.v1.QueryThirdPartyLocationsRequest.query
+   */
+  query: {
+    /**
+     * By the fields of this protocol, at most 255 bytes.
+     *
+     * @generated from field: string protocol = 2;
+     */
+    value: string;
+    case: "protocol";
+  } | {
+    /**
+     * In reverse, by a room alias such as `#name:server`, at most 255 bytes.
+     *
+     * @generated from field: string room_alias = 3;
+     */
+    value: string;
+    case: "roomAlias";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * With `protocol`: what the client sent, at most 64 fields of 4,096 bytes together. They are sent on in their order,
+   * repeated names included, except `access_token`.
+   *
+   * @generated from field: repeated matrix.appservice.v1.ThirdPartyField fields = 4;
+   */
+  fields: ThirdPartyField[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.QueryThirdPartyLocationsRequest.
+ * Use `create(QueryThirdPartyLocationsRequestSchema)` to create a new message.
+ */
+export const QueryThirdPartyLocationsRequestSchema: GenMessage<QueryThirdPartyLocationsRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 22);
+
+/**
+ * The third-party locations that were found.
+ *
+ * @generated from message matrix.appservice.v1.QueryThirdPartyLocationsResponse
+ */
+export type QueryThirdPartyLocationsResponse = Message<"matrix.appservice.v1.QueryThirdPartyLocationsResponse"> & {
+  /**
+   * In registration order, and in each appservice's own; empty if there are none.
+   *
+   * @generated from field: repeated matrix.appservice.v1.ThirdPartyLocation locations = 1;
+   */
+  locations: ThirdPartyLocation[];
+
+  /**
+   * The appservices that were asked in vain.
+   *
+   * @generated from field: repeated string failed_appservice_ids = 2;
+   */
+  failedAppserviceIds: string[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.QueryThirdPartyLocationsResponse.
+ * Use `create(QueryThirdPartyLocationsResponseSchema)` to create a new message.
+ */
+export const QueryThirdPartyLocationsResponseSchema: GenMessage<QueryThirdPartyLocationsResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 23);
+
+/**
+ * Asks for one-time keys.
+ *
+ * @generated from message matrix.appservice.v1.ClaimKeysRequest
+ */
+export type ClaimKeysRequest = Message<"matrix.appservice.v1.ClaimKeysRequest"> & {
+  /**
+   * The homeserver; must equal the credential's, and may be left out.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * JSON, at most 1 MiB: `{"@user:server": {"DEVICE": ["algorithm", …]}}`, an algorithm for each key that is wanted, at most
+   * 10,000 users and 100 keys of a device. A single algorithm may stand without the list, as in a client's request.
+   *
+   * @generated from field: bytes json = 2;
+   */
+  json: Uint8Array;
+
+  /**
+   * JSON, at most 1 MiB: the keys that the homeserver has claimed for this itself, `{"@user:server": {"DEVICE":
+   * {"algorithm:name": key}}}`. Appservices are asked only for what these fall short of; a key with `"fallback": true` does
+   * not count. Empty: it has none.
+   *
+   * @generated from field: bytes homeserver_json = 3;
+   */
+  homeserverJson: Uint8Array;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ClaimKeysRequest.
+ * Use `create(ClaimKeysRequestSchema)` to create a new message.
+ */
+export const ClaimKeysRequestSchema: GenMessage<ClaimKeysRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 24);
+
+/**
+ * One-time keys.
+ *
+ * @generated from message matrix.appservice.v1.ClaimKeysResponse
+ */
+export type ClaimKeysResponse = Message<"matrix.appservice.v1.ClaimKeysResponse"> & {
+  /**
+   * JSON of the form of `homeserver_json`: its keys with those of the appservices over them. A fallback key is in it only
+   * where keys are still missing.
+   *
+   * @generated from field: bytes json = 1;
+   */
+  json: Uint8Array;
+
+  /**
+   * The appservices that were asked in vain.
+   *
+   * @generated from field: repeated string failed_appservice_ids = 2;
+   */
+  failedAppserviceIds: string[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ClaimKeysResponse.
+ * Use `create(ClaimKeysResponseSchema)` to create a new message.
+ */
+export const ClaimKeysResponseSchema: GenMessage<ClaimKeysResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 25);
+
+/**
+ * Asks for device and cross-signing keys.
+ *
+ * @generated from message matrix.appservice.v1.QueryKeysRequest
+ */
+export type QueryKeysRequest = Message<"matrix.appservice.v1.QueryKeysRequest"> & {
+  /**
+   * The homeserver; must equal the credential's, and may be left out.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * JSON, at most 1 MiB: `{"@user:server": ["DEVICE", …]}`, an empty list for all devices, at most 10,000 users.
+   *
+   * @generated from field: bytes json = 2;
+   */
+  json: Uint8Array;
+
+  /**
+   * JSON, at most 1 MiB: the homeserver's own answer, with `device_keys`, `master_keys`, `self_signing_keys` and
+   * `user_signing_keys`. Empty: it has none.
+   *
+   * @generated from field: bytes homeserver_json = 3;
+   */
+  homeserverJson: Uint8Array;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.QueryKeysRequest.
+ * Use `create(QueryKeysRequestSchema)` to create a new message.
+ */
+export const QueryKeysRequestSchema: GenMessage<QueryKeysRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 26);
+
+/**
+ * Device and cross-signing keys.
+ *
+ * @generated from message matrix.appservice.v1.QueryKeysResponse
+ */
+export type QueryKeysResponse = Message<"matrix.appservice.v1.QueryKeysResponse"> & {
+  /**
+   * JSON of the form of `homeserver_json`: that answer with those of the appservices over it, device by device; `{}` if
+   * there is nothing. Other parts of `homeserver_json` stay as they are.
+   *
+   * @generated from field: bytes json = 1;
+   */
+  json: Uint8Array;
+
+  /**
+   * The appservices that were asked in vain.
+   *
+   * @generated from field: repeated string failed_appservice_ids = 2;
+   */
+  failedAppserviceIds: string[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.QueryKeysResponse.
+ * Use `create(QueryKeysResponseSchema)` to create a new message.
+ */
+export const QueryKeysResponseSchema: GenMessage<QueryKeysResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 27);
+
+/**
  * AppserviceRouter is called by a homeserver: it submits what happened, and asks who owns an identifier.
  *
  * Callers send `authorization: Bearer TOKEN` with a credential of the role `homeserver`, which is bound to one server
@@ -951,6 +1301,74 @@ export const AppserviceRouter: GenService<{
     methodKind: "unary";
     input: typeof QueryRoomAliasRequestSchema;
     output: typeof QueryRoomAliasResponseSchema;
+  },
+  /**
+   * ListThirdPartyProtocols tells what the appservices say of the third-party protocols that their registrations list.
+   *
+   * What several say of one protocol is merged: the parts of the first in registration order, the instances of all. A
+   * protocol of which no appservice gave a valid answer is left out. An answer is kept for an hour, and up to a day longer
+   * while its appservice fails; a failure is kept for 10 seconds; a changed registration is asked anew. At most 2 MiB of
+   * protocols are told. At most 64 third-party calls are under way at a time, and 16 questions to an appservice; beyond
+   * that a call is RESOURCE_EXHAUSTED with the reason TOO_MANY_LOOKUPS, or that appservice counts as one that failed.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceRouter.ListThirdPartyProtocols
+   */
+  listThirdPartyProtocols: {
+    methodKind: "unary";
+    input: typeof ListThirdPartyProtocolsRequestSchema;
+    output: typeof ListThirdPartyProtocolsResponseSchema;
+  },
+  /**
+   * QueryThirdPartyUsers looks users up at the appservices: by a protocol and fields at those that list the protocol, or in
+   * reverse by a user ID at those with the user in their `users` namespaces, exclusively or not.
+   *
+   * All are asked at the same time, each once, within 10 seconds together. Their results are told one after the other in
+   * registration order, at most 1,000 and 2 MiB; what is no User object is left out. No match is no error but an empty list.
+   * Calls for the same that overlap are one. The limits of ListThirdPartyProtocols apply.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceRouter.QueryThirdPartyUsers
+   */
+  queryThirdPartyUsers: {
+    methodKind: "unary";
+    input: typeof QueryThirdPartyUsersRequestSchema;
+    output: typeof QueryThirdPartyUsersResponseSchema;
+  },
+  /**
+   * QueryThirdPartyLocations is QueryThirdPartyUsers for locations, room aliases and the `aliases` namespaces.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceRouter.QueryThirdPartyLocations
+   */
+  queryThirdPartyLocations: {
+    methodKind: "unary";
+    input: typeof QueryThirdPartyLocationsRequestSchema;
+    output: typeof QueryThirdPartyLocationsResponseSchema;
+  },
+  /**
+   * ClaimKeys asks for the one-time keys that the homeserver does not have (MSC3983), from the appservices whose users these
+   * are alone: their own users, and those in the exclusive namespaces of one appservice.
+   *
+   * No failure of an appservice is an error of the call: it is no keys. One that does not know the endpoint is not asked
+   * again for a time that begins with a minute and doubles up to an hour, or until its registration changes. At most 128
+   * key calls are under way at a time; beyond that the call is RESOURCE_EXHAUSTED with the reason TOO_MANY_LOOKUPS. A claim
+   * uses keys up: do not repeat one that was answered.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceRouter.ClaimKeys
+   */
+  claimKeys: {
+    methodKind: "unary";
+    input: typeof ClaimKeysRequestSchema;
+    output: typeof ClaimKeysResponseSchema;
+  },
+  /**
+   * QueryKeys asks the appservices for the device and cross-signing keys of the same users (MSC3984). The rest is as with
+   * ClaimKeys.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceRouter.QueryKeys
+   */
+  queryKeys: {
+    methodKind: "unary";
+    input: typeof QueryKeysRequestSchema;
+    output: typeof QueryKeysResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_matrix_appservice_v1_appservice_router_service, 0);
