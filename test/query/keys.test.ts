@@ -48,6 +48,13 @@ test('R100 each owner is asked for its own users, for the shortfall only, once, 
   );
 });
 
+test('R107 key requests have no legacy path, whatever the registration says', async () => {
+  await using world = new LookupWorld();
+  await using receiver = await Receiver.start(UNKNOWN, answer(500));
+  for (const legacy_paths of ['unrecognized', 'any_error'] as const) await claim(world, owning([appserviceAt(legacy_paths, receiver, { delivery_options: { legacy_paths } }), ANN]));
+  assert.deepEqual(receiver.requests.map(({ target }) => target), [CLAIM_PATH, CLAIM_PATH]);
+});
+
 test('R100 where the homeserver has all keys, and where nobody owns the user, nobody is asked', async () => {
   await using world = new LookupWorld();
   await using receiver = await Receiver.start(answer(500));

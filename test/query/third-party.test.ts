@@ -46,6 +46,15 @@ test('R126 R129 each look-up has its path, the fields in their order, and the hs
   for (const { headers } of receiver.requests) assert.equal(headers['authorization'], `Bearer ${HS_TOKEN}`);
 });
 
+test('R104 R107 a look-up goes to the unstable path where the appservice does not know v1, and its results count', async () => {
+  await using world = new LookupWorld();
+  await using receiver = await Receiver.start(answer(404, '{"errcode":"M_UNRECOGNIZED"}'), users('ann'), users('bob'));
+  const irc = appserviceAt('irc', receiver, { delivery_options: { legacy_paths: 'unrecognized' } });
+  assert.deepEqual(namesOf(await find(world, [irc])), ['irc @ann:example.org']);
+  assert.deepEqual(namesOf(await find(world, [irc])), ['irc @bob:example.org']);
+  assert.deepEqual(receiver.requests.map(({ target }) => target), ['v1', 'unstable', 'unstable'].map((version) => `/_matrix/app/${version}/thirdparty/user/irc?nick=ann`));
+});
+
 test('R127 results of all appservices stand together in registration order, whoever answers first', LIMIT, async () => {
   await using world = new LookupWorld();
   let answerFirst: () => void = () => undefined;
