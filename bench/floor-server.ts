@@ -1,17 +1,21 @@
 /**
  * What no router can leave out: echo, and besides each event is parsed by JSON.parse and its bytes are durable, by the
  * router's own store in groups as large as come, before the answer. Nothing is routed and nobody receives anything. What
- * this reaches of echo is the most that any design with these parts can reach. Argument: the file of the store.
+ * this reaches of echo is the most that any design with these parts can reach. Argument: the file of the store, or a MongoDB URI.
  */
 import { create } from '@bufbuild/protobuf';
 import { SubmitEventsResponseSchema } from '../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
-import { systemClock } from '../src/clock.ts';
+import { systemClock, systemRandom } from '../src/clock.ts';
+import { openMongoStore } from '../src/store/mongo/open.ts';
 import { openSqliteStore } from '../src/store/sqlite/sqlite-store.ts';
 import { serveBare } from './bare-server.ts';
 import type { BareAnswer, BareRequest } from './bare-server.ts';
 
 const GROUP_EVENTS_MAX = 4_000;
-const store = await openSqliteStore({ path: process.argv[2] ?? ':memory:', clock: systemClock });
+const place = process.argv[2] ?? ':memory:';
+const mute = (): void => undefined;
+const logger = { debug: mute, info: mute, warn: mute, error: mute };
+const store = place.startsWith('mongodb') ? await openMongoStore(place, { clock: systemClock, random: systemRandom, logger }) : await openSqliteStore({ path: place, clock: systemClock });
 const utf8 = new TextDecoder('utf-8', { fatal: true });
 const waiting: { readonly request: BareRequest; readonly callback: (answer: BareAnswer) => void }[] = [];
 let tail = 0;

@@ -56,7 +56,7 @@ async function measure(bench: Bench, store: BenchStore, cases: readonly Case[]):
     await world.check(messages);
     await world.drained(one.eventsPerMessage);
     const row = await compare(bench, store, world, echo, echoTarget, one, messages, null);
-    rows.push(store.kind === 'sqlite' ? await besideFloor(bench, row, one, messages) : row);
+    rows.push(await besideFloor(bench, store, row, one, messages));
     await world.profiled(`${one.scenario}-${one.shape.mode}-${store.kind}`, async () => {
       const { answered } = await leanLoad(bench.processes, { target: world.target, messages, shape: one.shape, seconds: bench.options.seconds, parts: {} });
       await world.drained(answered * one.eventsPerMessage);
@@ -75,9 +75,9 @@ async function targetOf(bench: Bench, server: RunningProcess): Promise<Target> {
 }
 
 /** The row with what the floor reaches (see floor-server.ts), as events or calls a second and as a share of echo. */
-async function besideFloor(bench: Bench, row: Row, { eventsPerMessage, shape, unit }: Case, messages: Messages): Promise<Row> {
+async function besideFloor(bench: Bench, store: BenchStore, row: Row, { eventsPerMessage, shape, unit }: Case, messages: Messages): Promise<Row> {
   const { processes, options, folder } = bench;
-  await using floor = processes.start('floor', FLOOR, [join(folder, `floor-${shape.mode}-${eventsPerMessage}.db`)]);
+  await using floor = processes.start('floor', FLOOR, [store.newUri() ?? join(folder, `floor-${shape.mode}-${eventsPerMessage}.db`)]);
   const target = await targetOf(bench, floor);
   const rounds: number[] = [];
   for (let round = -1; round < options.rounds; round++) {
