@@ -1151,7 +1151,7 @@ export type ClaimKeysRequest = Message<"matrix.appservice.v1.ClaimKeysRequest"> 
 
   /**
    * JSON, at most 1 MiB: `{"@user:server": {"DEVICE": ["algorithm", …]}}`, an algorithm for each key that is wanted, at most
-   * 10,000 users and 100 keys of a device. A single algorithm may stand without the list, as in a client's request.
+   * 1,000 users and 100 keys of a device. A single algorithm may stand without the list, as in a client's request.
    *
    * @generated from field: bytes json = 2;
    */
@@ -1217,7 +1217,7 @@ export type QueryKeysRequest = Message<"matrix.appservice.v1.QueryKeysRequest"> 
   serverName?: string | undefined;
 
   /**
-   * JSON, at most 1 MiB: `{"@user:server": ["DEVICE", …]}`, an empty list for all devices, at most 10,000 users.
+   * JSON, at most 1 MiB: `{"@user:server": ["DEVICE", …]}`, an empty list for all devices, at most 1,000 users.
    *
    * @generated from field: bytes json = 2;
    */
@@ -1423,7 +1423,7 @@ export const AppserviceRouter: GenService<{
    * What several say of one protocol is merged: the parts of the first in registration order, the instances of all. A
    * protocol of which no appservice gave a valid answer is left out. An answer is kept for an hour, and up to a day longer
    * while its appservice fails; a failure is kept for 10 seconds; a changed registration is asked anew. At most 2 MiB of
-   * protocols are told. At most 64 third-party calls are under way at a time, and 16 questions to an appservice; beyond
+   * protocols are told. At most 64 third-party calls are under way at a time, and 8 questions to an appservice; beyond
    * that a call is RESOURCE_EXHAUSTED with the reason TOO_MANY_LOOKUPS, or that appservice counts as one that failed.
    *
    * @generated from rpc matrix.appservice.v1.AppserviceRouter.ListThirdPartyProtocols
@@ -1464,8 +1464,9 @@ export const AppserviceRouter: GenService<{
    *
    * No failure of an appservice is an error of the call: it is no keys. One that does not know the endpoint is not asked
    * again for a time that begins with a minute and doubles up to an hour, or until its registration changes. At most 128
-   * key calls are under way at a time; beyond that the call is RESOURCE_EXHAUSTED with the reason TOO_MANY_LOOKUPS. A claim
-   * uses keys up: do not repeat one that was answered.
+   * key calls are under way at a time; beyond that the call is RESOURCE_EXHAUSTED with the reason TOO_MANY_LOOKUPS. Of an
+   * appservice's answer at most 1 MiB is read, of all 2 MiB; one that is longer is no keys. A claim uses keys up: do not
+   * repeat one that was answered.
    *
    * @generated from rpc matrix.appservice.v1.AppserviceRouter.ClaimKeys
    */
