@@ -9,7 +9,6 @@ import type { AppserviceIdentity, AuthenticateRequest } from './appservice/authe
 import { authenticate } from './appservice/authenticate.ts';
 import type { AuthorizeRequest, NamespaceVerdict } from './appservice/authorize.ts';
 import { authorize, checkNamespace, unknownAppservice } from './appservice/authorize.ts';
-import { parseEvent } from './appservice/event.ts';
 import type { Subject } from './appservice/identifier.ts';
 import { claimedKeysFrom, keyAnswerFrom, keyClaimFrom, keyOwners, keyQueryFrom } from './appservice/key-request.ts';
 import type { ClaimedKeys, KeyClaim, KeyOwners, KeyQuery, KeysResult } from './appservice/key-request.ts';
@@ -18,7 +17,6 @@ import type { PingOutcome } from './appservice/ping.ts';
 import { failedPing } from './appservice/ping.ts';
 import { provisioners } from './appservice/provisioning.ts';
 import type { Provision, ProvisionSubject } from './appservice/provisioning.ts';
-import { RefusalError } from './appservice/refusal.ts';
 import type { Registration } from './appservice/registration.ts';
 import { protocolOwners, refuseProtocol, thirdPartyCandidates } from './appservice/third-party.ts';
 import type { ThirdPartyKind, ThirdPartyMatches, ThirdPartyProtocols, ThirdPartyQuestion } from './appservice/third-party.ts';
@@ -34,6 +32,7 @@ import type { ParsedSubmission, SubmissionResult } from './ingest/submission.ts'
 import { Upkeep } from './ingest/upkeep.ts';
 import type { Logger } from './logger.ts';
 import type { PingRequest, Submission } from './rpc/ports.ts';
+import { parseSubmission } from './submission-parser.ts';
 import { StoreError } from './store/errors.ts';
 import type { Segment } from './store/segment.ts';
 import type { Store } from './store/port.ts';
@@ -269,21 +268,4 @@ function segmentListener(recent: RecentSegments, delivery: Delivery): { segmentF
       if (segment.registrationChanges.length > 0) delivery.registrationsChanged();
     },
   };
-}
-
-/** Parses what a caller submits. Throws a RefusalError that names the field at fault. */
-export function parseSubmission({ stream, events, rooms, place }: Submission): ParsedSubmission {
-  let bytes = 0;
-  let position = 0;
-  const parsed = events.map(({ json, streamPosition }, at) => {
-    if (streamPosition !== 0 && streamPosition < position) {
-      const message = 'Stream positions must not decrease within a request. Send the items in stream order.';
-      throw new RefusalError('INVALID_FIELD', message, { field: `events[${at}].stream_position` });
-    }
-    if (streamPosition !== 0) position = streamPosition;
-    const event = parseEvent(json, `events[${at}].json`);
-    bytes += event.json.byteLength;
-    return { event, streamPosition };
-  });
-  return { stream, events: parsed, rooms, bytes, place };
 }

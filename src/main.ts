@@ -130,7 +130,9 @@ async function start(config: Config, logger: OwnedLogger): Promise<Service> {
       queryAttemptsMax: config.queryAttemptsMax,
       pingTimeoutMs: config.pingTimeoutMs,
       delivery: {
-        entriesMax: config.transactionEventsMax,
+        eventsMax: config.transactionEventsMax,
+        ephemeralMax: config.transactionEphemeralMax,
+        toDeviceMax: config.transactionToDeviceMax,
         bytesMax: config.transactionBytesMax,
         backoff: { firstMs: config.backoffFirstMs, maxMs: config.backoffMaxMs },
       },

@@ -1,9 +1,11 @@
 /**
- * Who gets a room event (Application Service API, section "Pushing events"; requirements R29 to R48).
+ * Who gets a room event, a to-device message, news of devices (Application Service API, section "Pushing events"; requirements R29 to R48).
  */
 import type { RoutingEvent } from './event.ts';
+import { wantsDeviceExtensions, wantsToDevice } from './body-keys.ts';
 import { isLocalUser } from './identifier.ts';
 import type { NamespaceIndex } from './namespaces.ts';
+import type { Registration } from './registration.ts';
 
 /** A room as far as interest needs it. */
 export interface InterestedRoom {
@@ -37,6 +39,30 @@ export function interestedAppservices(event: RoutingEvent, room: InterestedRoom,
   const byTarget = event.type === 'm.room.member' && event.stateKey !== undefined ? index.interested('users', event.stateKey) : NOBODY;
   if (includesAll(byRoom, bySender) && includesAll(byRoom, byTarget)) return byRoom;
   return index.inOrder([...byRoom, ...bySender, ...byTarget]);
+}
+
+/** The appservices that get a to-device message to this user: it is local, and theirs by namespace or as their own (R89). */
+export function toDeviceAppservices(userId: string, index: NamespaceIndex): string[] {
+  return takers(index.interested('users', userId), wantsToDevice, index);
+}
+
+/** The appservices that are told of changes of a user's devices: it is theirs, or in a room they are interested in. */
+export function deviceListAppservices(userId: string, rooms: readonly InterestedRoom[], index: NamespaceIndex): string[] {
+  if (!index.hasDeviceExtensions) return [];
+  const interested = [index.interested('users', userId), ...rooms.map((room) => room.interested(index))].flat();
+  return takers(index.inOrder(interested), wantsDeviceExtensions, index);
+}
+
+/** The appservices that are told the numbers of keys of this user's devices (R98). */
+export function deviceKeysAppservices(userId: string, index: NamespaceIndex): string[] {
+  return index.hasDeviceExtensions ? takers(index.interested('users', userId), wantsDeviceExtensions, index) : [];
+}
+
+function takers(appserviceIds: readonly string[], wants: (registration: Registration) => boolean, index: NamespaceIndex): string[] {
+  return appserviceIds.filter((id) => {
+    const registration = index.registration(id);
+    return registration !== undefined && wants(registration);
+  });
 }
 
 function includesAll(all: readonly string[], some: readonly string[]): boolean {

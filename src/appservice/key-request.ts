@@ -43,7 +43,7 @@ export interface Accepted<Keys> {
 
 export const KEY_DEPTH_MAX = 32;
 const REQUEST_BYTES_MAX = 1024 * 1024;
-const USERS_MAX = 10_000;
+const USERS_MAX = 1_000;
 /** Keys of one device that one claim may want. */
 const DEVICE_KEYS_MAX = 100;
 const CROSS_SIGNING = ['master_keys', 'self_signing_keys', 'user_signing_keys'] as const;

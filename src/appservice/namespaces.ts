@@ -11,6 +11,7 @@
  *   identifier ──first characters──▶ the sets that may match ──▶ verdict, remembered
  */
 import RE2 from 're2';
+import { wantsDeviceExtensions } from './body-keys.ts';
 import { isLocalUser } from './identifier.ts';
 import { explainRefusal, literalPrefix, patternWeight } from './pattern.ts';
 import type { NamespaceKind, Registration } from './registration.ts';
@@ -84,6 +85,8 @@ export function patternProblem(regex: string): string | null {
 export class NamespaceIndex {
   readonly serverName: string;
   readonly registrations: readonly Registration[];
+  /** Some appservice with a URL wants device lists and counts of keys. */
+  readonly hasDeviceExtensions: boolean;
   readonly #shards: readonly Shard[];
   readonly #order: ReadonlyMap<string, number>;
   readonly #senders: ReadonlyMap<string, readonly string[]>;
@@ -102,6 +105,7 @@ export class NamespaceIndex {
     this.#shards = shards;
     this.#order = new Map(registrations.map(({ id }, at) => [id, at]));
     this.#withUrl = new Set(registrations.filter(({ url }) => url !== null).map(({ id }) => id));
+    this.hasDeviceExtensions = registrations.some((registration) => registration.url !== null && wantsDeviceExtensions(registration));
     this.#kindsInUse = new Set(KINDS.filter((kind) => registrations.some(({ url, namespaces }) => url !== null && namespaces[kind].length > 0)));
     const senders = new Map<string, string[]>();
     for (const registration of registrations) {
@@ -147,6 +151,12 @@ export class NamespaceIndex {
   /** Ids of the appservices whose own user this is (R17). */
   senderOwners(userId: string): readonly string[] {
     return this.#senders.get(userId) ?? [];
+  }
+
+  /** The registration with this id. */
+  registration(appserviceId: string): Registration | undefined {
+    const at = this.#order.get(appserviceId);
+    return at === undefined ? undefined : this.registrations[at];
   }
 
   /** True if some appservice with a URL has a namespace of this kind. */

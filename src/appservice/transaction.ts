@@ -1,81 +1,173 @@
 /**
- * What a transaction carries and how its body is put together (Application Service API, "Pushing events").
+ * The cut: which of an appservice's log entries make its next transaction.
  *
- * A cut is a closed choice of log entries. The body is a function of the choice alone, by joining the texts that
- * arrived, so every attempt sends the same bytes (I3). Nothing here re-serialises an event.
+ *   after │ chosen … left out … chosen … left out │ through │ the next transaction
+ *
+ * Entries are taken in log order up to the first that would exceed a limit, and there the cut ends: whatever its kind,
+ * nothing overtakes it. Entries on the way that the appservice has no use for are left out, and are dealt with as the
+ * chosen ones are once the transaction is complete. So a delivered position never passes an entry that was neither sent
+ * nor left out.
+ *
+ * The choice is closed and the body a function of it (transaction-body.ts), so every attempt sends the same bytes (I3).
  */
+import type { BodyKey, RoutedKind } from './body-keys.ts';
+import { KIND_OF_KEY } from './body-keys.ts';
+import { EMPTY_BODY_BYTES, keyBytes, transactionBody } from './transaction-body.ts';
 
-/** One log entry, as far as a body needs it. */
+/** One log entry, as far as a cut needs it. */
 export interface TransactionEntry {
   /** Log position. */
   readonly position: number;
+  readonly kind: RoutedKind;
   readonly json: Uint8Array;
   /** Wall clock at which it was written to the log. */
   readonly timeMs: number;
 }
 
+/** Entries of one transaction. */
 export interface TransactionLimits {
-  readonly entriesMax: number;
-  /** Bytes of the whole body, brackets and commas included. */
+  readonly eventsMax: number;
+  readonly ephemeralMax: number;
+  readonly toDeviceMax: number;
+  /** Bytes of the whole body, brackets and commas included; of merged entries, before they are merged. */
   readonly bytesMax: number;
+}
+
+/** What one cut is made by. */
+export interface CutTerms extends TransactionLimits {
+  /** Entries of whatever kind together. */
+  readonly entriesMax: number;
+  /** The keys that the appservice reads; see {@link bodyKeysOf}. */
+  readonly bodyKeys: readonly BodyKey[];
+}
+
+/** How much of an appservice's backlog something settles. */
+export interface Settled {
+  readonly entries: number;
+  /** JSON bytes of those entries together. */
+  readonly bytes: number;
 }
 
 export interface Cut {
   /** Everything at or below this was dealt with before. */
   readonly after: number;
-  /** Log position of the last entry chosen. */
+  /** Log position of the last entry dealt with. */
   readonly through: number;
-  /** The choice as log position ranges, both ends included, flattened and ascending. */
+  /** The choice as log position ranges, both ends included, flattened and ascending. Of the routed entries, those in them. */
   readonly ranges: readonly number[];
+  /** The keys in the body beside `events`, in order. */
+  readonly bodyKeys: readonly BodyKey[];
+  /** Entries chosen. 0: there is nothing to send, and all up to `through` is left out. */
   readonly entryCount: number;
+  /** Entries chosen and left out. */
+  readonly settled: Settled;
   readonly oldestTimeMs: number;
+  /** A limit ended it: what comes after would not have gone along. */
+  readonly isFull: boolean;
   readonly body: Uint8Array;
 }
 
-const OPEN = Buffer.from('{"events":[');
-const COMMA = 0x2c;
-const CLOSE = Buffer.from(']}');
+/** Device lists and counts of keys are merged in the body, so many of them make a short one. */
+const MERGED_ENTRIES_MAX = 1_000;
 
-/** JSON bytes of the entries in a body of this size. */
-export function entryBytes(bodyBytes: number, entryCount: number): number {
-  return bodyBytes - OPEN.byteLength - CLOSE.byteLength - Math.max(0, entryCount - 1);
-}
-
-/**
- * The transaction made of the first of `entries`: at most `entriesMax` at or below `through`, and no more than keep the
- * body within `bytesMax`; always at least one if there is any. Null if there is none.
- */
-export function cutTransaction(entries: readonly TransactionEntry[], after: number, through: number, limits: TransactionLimits): Cut | null {
-  const chosen: TransactionEntry[] = [];
-  let bytes = OPEN.byteLength + CLOSE.byteLength;
+/** The transaction made of the first of `entries` above `after` and at or below `through`; at least one is dealt with. Null if there is none. */
+export function cutTransaction(entries: readonly TransactionEntry[], after: number, through: number, terms: CutTerms): Cut | null {
+  const [oldest] = entries;
+  if (oldest === undefined || oldest.position > through) return null;
+  const choice = new Choice(terms);
+  let isFull = false;
   for (const entry of entries) {
-    if (entry.position > through || chosen.length >= limits.entriesMax) break;
-    bytes += entry.json.byteLength + (chosen.length > 0 ? 1 : 0);
-    if (chosen.length > 0 && bytes > limits.bytesMax) break;
-    chosen.push(entry);
+    if (entry.position > through) break;
+    if (isLeftOut(entry, terms)) choice.leaveOut(entry);
+    else if (!choice.take(entry)) {
+      isFull = true;
+      break;
+    }
   }
-  const first = chosen[0];
-  const last = chosen.at(-1);
-  if (first === undefined || last === undefined) return null;
-  // Nothing routed in between is left out, so one range says it all.
-  const ranges = [first.position, last.position];
-  return { after, through: last.position, ranges, entryCount: chosen.length, oldestTimeMs: first.timeMs, body: transactionBody(chosen) };
+  const { chosen, ranges, settled } = choice;
+  const bodyKeys = terms.bodyKeys.length === 0 ? terms.bodyKeys : terms.bodyKeys.filter((key) => choice.counts[KIND_OF_KEY[key]] > 0);
+  return {
+    after,
+    through: choice.last,
+    ranges,
+    bodyKeys,
+    entryCount: chosen.length,
+    settled,
+    oldestTimeMs: oldest.timeMs,
+    isFull: isFull || choice.isFull,
+    body: transactionBody(chosen, bodyKeys),
+  };
 }
 
-/** `{"events":[…]}` of these entries in this order. */
-export function transactionBody(entries: readonly Pick<TransactionEntry, 'json'>[]): Uint8Array {
-  let size = OPEN.byteLength + CLOSE.byteLength + Math.max(0, entries.length - 1);
-  for (const { json } of entries) size += json.byteLength;
-  const body = Buffer.allocUnsafeSlow(size);
-  body.set(OPEN, 0);
-  let at = OPEN.byteLength;
-  for (const [index, { json }] of entries.entries()) {
-    if (index > 0) body[at++] = COMMA;
-    body.set(json, at);
-    at += json.byteLength;
+/** True for what the appservice is not to be sent: its registration does not, or no longer, opt in to it. */
+function isLeftOut({ kind }: TransactionEntry, { bodyKeys }: CutTerms): boolean {
+  return kind !== 'event' && !bodyKeys.some((key) => KIND_OF_KEY[key] === kind);
+}
+
+class Choice {
+  readonly chosen: TransactionEntry[] = [];
+  readonly ranges: number[] = [];
+  readonly counts: Record<RoutedKind, number> = { event: 0, ephemeral: 0, to_device: 0, device_list: 0, device_keys: 0 };
+  /** Log position of the last entry dealt with. */
+  last = 0;
+  readonly #terms: CutTerms;
+  readonly #countsMax: Readonly<Record<RoutedKind, number>>;
+  #bodyBytes = EMPTY_BODY_BYTES;
+  #entries = 0;
+  #bytes = 0;
+  /** The last range goes on: nothing was left out since. */
+  #isRangeOpen = false;
+
+  constructor(terms: CutTerms) {
+    this.#terms = terms;
+    this.#countsMax = { event: terms.eventsMax, ephemeral: terms.ephemeralMax, to_device: terms.toDeviceMax, device_list: MERGED_ENTRIES_MAX, device_keys: MERGED_ENTRIES_MAX };
   }
-  body.set(CLOSE, at);
-  return body;
+
+  get settled(): Settled {
+    return { entries: this.#entries, bytes: this.#bytes };
+  }
+
+  /** No further event or to-device message would go along. */
+  get isFull(): boolean {
+    const { counts } = this;
+    return this.chosen.length >= this.#terms.entriesMax || counts.event >= this.#terms.eventsMax || counts.to_device >= this.#terms.toDeviceMax;
+  }
+
+  leaveOut(entry: TransactionEntry): void {
+    this.#deal(entry);
+    this.#isRangeOpen = false;
+  }
+
+  /** False if a limit forbids it. */
+  take(entry: TransactionEntry): boolean {
+    const { kind, position } = entry;
+    if (this.chosen.length >= this.#terms.entriesMax || this.counts[kind] >= this.#countsMax[kind]) return false;
+    const bodyBytes = this.#bodyBytes + this.#bytesOf(entry);
+    if (this.chosen.length > 0 && bodyBytes > this.#terms.bytesMax) return false;
+    this.#bodyBytes = bodyBytes;
+    this.counts[kind]++;
+    this.chosen.push(entry);
+    this.#deal(entry);
+    if (this.#isRangeOpen) this.ranges[this.ranges.length - 1] = position;
+    else this.ranges.push(position, position);
+    this.#isRangeOpen = true;
+    return true;
+  }
+
+  #deal({ position, json }: TransactionEntry): void {
+    this.last = position;
+    this.#entries++;
+    this.#bytes += json.byteLength;
+  }
+
+  /** What it adds to the body, once for each key that shows it. */
+  #bytesOf({ kind, json }: TransactionEntry): number {
+    const isFirst = this.counts[kind] === 0;
+    if (kind === 'event') return json.byteLength + (isFirst ? 0 : 1);
+    let bytes = 0;
+    for (const key of this.#terms.bodyKeys) if (KIND_OF_KEY[key] === kind) bytes += json.byteLength + (isFirst ? keyBytes(key) : 1);
+    return bytes;
+  }
 }
 
 /** True if `position` is in the choice. */
@@ -86,6 +178,18 @@ export function isChosen(ranges: readonly number[], position: number): boolean {
   return false;
 }
 
-export function isSameChoice(one: { readonly ranges: readonly number[] }, other: { readonly ranges: readonly number[] }): boolean {
-  return one.ranges.length === other.ranges.length && one.ranges.every((position, at) => position === other.ranges[at]);
+interface Chosen {
+  readonly ranges: readonly number[];
+  readonly bodyKeys?: readonly BodyKey[];
+}
+
+const NO_KEYS: readonly BodyKey[] = [];
+
+/** True if they come to the same body. */
+export function isSameChoice(one: Chosen, other: Chosen): boolean {
+  return isSameList(one.ranges, other.ranges) && isSameList(one.bodyKeys ?? NO_KEYS, other.bodyKeys ?? NO_KEYS);
+}
+
+function isSameList(one: readonly unknown[], other: readonly unknown[]): boolean {
+  return one.length === other.length && one.every((item, at) => item === other[at]);
 }

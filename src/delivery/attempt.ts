@@ -42,6 +42,7 @@ export function logAttempt(logger: Logger, report: AttemptReport): void {
     attempt: transaction.attemptCount + 1,
     event_count: transaction.entryCount,
     body_bytes: bodyBytes,
+    path: outcome.path ?? 'v1',
     outcome: outcome.kind,
     http_status: 'httpStatus' in outcome ? outcome.httpStatus : null,
     failure: outcome.kind === 'unreachable' ? outcome.failure : null,

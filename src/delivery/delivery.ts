@@ -25,7 +25,11 @@ import { firstState, hurried, pausedAs } from './transitions.ts';
 
 export interface DeliverySettings {
   /** Events in one transaction, 1 to 10,000. */
-  readonly entriesMax: number;
+  readonly eventsMax: number;
+  /** Typing, receipts and presence in one transaction, 1 to 10,000. */
+  readonly ephemeralMax: number;
+  /** To-device messages in one transaction, 1 to 10,000. */
+  readonly toDeviceMax: number;
   /** Bytes of one request body; a single larger event goes alone. */
   readonly bytesMax: number;
   /** Wait after the first failed attempt, and the longest. */
@@ -45,7 +49,9 @@ export interface DeliverySettings {
 }
 
 export const DELIVERY_DEFAULTS: DeliverySettings = {
-  entriesMax: 100,
+  eventsMax: 100,
+  ephemeralMax: 100,
+  toDeviceMax: 100,
   bytesMax: 1_000_000,
   backoff: { firstMs: 2_000, maxMs: 512_000 },
   storeRetry: { firstMs: 100, maxMs: 5_000 },
@@ -86,12 +92,12 @@ export class Delivery implements AsyncDisposable {
 
   constructor(options: DeliveryOptions) {
     const { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, pacer, settings } = options;
-    const { entriesMax, bytesMax, backoff, statesMax, pollIntervalMs } = settings;
-    if (entriesMax < 1 || entriesMax > TRANSACTION_ENTRIES_LIMIT || bytesMax < 1) throw new Error('the limits of a transaction are out of range');
+    const { eventsMax, ephemeralMax, toDeviceMax, bytesMax, backoff, statesMax, pollIntervalMs } = settings;
+    if ([eventsMax, ephemeralMax, toDeviceMax].some((countMax) => countMax < 1 || countMax > TRANSACTION_ENTRIES_LIMIT) || bytesMax < 1) throw new Error('the limits of a transaction are out of range');
     this.#options = options;
     this.#storeRetry = { clock, random, logger, serverName, limits: settings.storeRetry };
     this.#writer = new StateWriter({ serverName, store, statesMax });
-    const limits = { entriesMax, bytesMax, backoff };
+    const limits = { eventsMax, ephemeralMax, toDeviceMax, bytesMax, backoff };
     const context = { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, limits, pacer, storeRetry: this.#storeRetry };
     this.#roster = new Roster({ context, presence, writer: this.#writer, log: store, pollIntervalMs });
   }

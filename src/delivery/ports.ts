@@ -51,7 +51,12 @@ export interface PushRequest {
 }
 
 /** How one attempt ended: a value, never an exception. `message` is one safe sentence for operators: no token, no body of the peer. */
-export type PushOutcome =
+export type PushOutcome = PushEnd & {
+  /** What decided came by the legacy path; by that of version 1 if absent. */
+  readonly path?: 'legacy';
+};
+
+export type PushEnd =
   /** A 2xx, whatever the body (R67, R73). */
   | { readonly kind: 'delivered'; readonly httpStatus: number }
   /** 413: the same entries must be cut smaller (R71). */

@@ -1,15 +1,17 @@
 /**
  * The one path to a PUT of a transaction (Application Service API, "Pushing events"): one attempt, and what it came to.
+ * Where the registration has the legacy path tried too, that is still one attempt, with one time-out and one outcome.
  *
  * The status alone decides. Of a refusal's body only its `errcode` is looked at, and only if it looks like one: the
  * message of an outcome goes to logs, metrics and operators, where neither a token nor what a peer wrote belongs.
  */
 import type { Registration } from '../appservice/registration.ts';
 import type { Clock } from '../clock.ts';
-import { AppserviceTargets, authorized } from '../query/appservice-target.ts';
+import { AppserviceClient } from '../query/appservice-client.ts';
+import { AppserviceTargets } from '../query/appservice-target.ts';
 import type { OutboundFailure } from '../query/connect.ts';
 import type { HttpClient, OutboundResult } from '../query/http-client.ts';
-import type { Push, PushOutcome, PushRequest } from './ports.ts';
+import type { Push, PushEnd, PushOutcome, PushRequest } from './ports.ts';
 
 export interface HttpPushOptions {
   readonly client: HttpClient;
@@ -32,37 +34,37 @@ const NO_URL: PushOutcome = {
 
 export class HttpPush implements Push {
   readonly #options: HttpPushOptions;
+  readonly #appservices: AppserviceClient;
   readonly #targets = new AppserviceTargets();
 
   constructor(options: HttpPushOptions) {
     this.#options = options;
+    this.#appservices = new AppserviceClient(options);
   }
 
   async push({ serverName, registration, txnId, body }: PushRequest, signal: AbortSignal): Promise<PushOutcome> {
-    const { client, clock, pushTimeoutMs, retryAfterMsMax } = this.#options;
+    const { clock, pushTimeoutMs, retryAfterMsMax } = this.#options;
     const target = this.#targets.of(serverName, registration);
     if (target === null) return NO_URL;
     const timeoutMs = registration.delivery_options.push_timeout_ms ?? pushTimeoutMs;
-    const result = await client.request(
+    const { path, result } = await this.#appservices.request(
       target,
-      {
-        method: 'PUT',
-        ...authorized(registration, `/_matrix/app/v1/transactions/${encodeURIComponent(txnId)}`),
-        body,
-        timeoutMs,
-        bodyTimeoutMs: BODY_TIMEOUT_MS,
-      },
+      registration,
+      { method: 'PUT', path: `/_matrix/app/v1/transactions/${encodeURIComponent(txnId)}`, body, timeoutMs, bodyTimeoutMs: BODY_TIMEOUT_MS },
       signal,
     );
     if (result.kind === 'aborted') return result;
-    if (result.kind === 'failed') return { kind: 'unreachable', failure: result.failure, message: failureMessage(result.failure, result.sentence, timeoutMs) };
-    return outcomeOf(result, registration, clock.nowMs(), retryAfterMsMax);
+    const end: PushEnd =
+      result.kind === 'failed'
+        ? { kind: 'unreachable', failure: result.failure, message: failureMessage(result.failure, result.sentence, timeoutMs) }
+        : outcomeOf(result, registration, clock.nowMs(), retryAfterMsMax);
+    return path === 'legacy' ? { ...end, path } : end;
   }
 }
 
 type Answer = Extract<OutboundResult, { kind: 'answered' }>;
 
-function outcomeOf(answer: Answer, registration: Registration, nowMs: number, retryAfterMsMax: number): PushOutcome {
+function outcomeOf(answer: Answer, registration: Registration, nowMs: number, retryAfterMsMax: number): PushEnd {
   const { status: httpStatus } = answer;
   if (httpStatus >= 200 && httpStatus < 300) return { kind: 'delivered', httpStatus };
   const errcode = errcodeOf(answer.body, [registration.hs_token, registration.as_token]);

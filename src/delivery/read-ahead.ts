@@ -1,13 +1,20 @@
 /**
  * The next entries of one appservice, read while the transaction before them is on its way, so that no read stands
- * between two pushes. Holds no more than two transactions' worth. Always a run of the log without a hole: what it
- * holds begins right after `#after`, and every further read begins right after the last entry it holds.
+ * between two pushes. Always a run of the log without a hole: what it holds begins right after `#after`, and every
+ * further read begins right after the last entry it holds.
+ *
+ * Holds no more than two transactions' worth of events. Where many entries are left out, or of other kinds, a transaction
+ * may take more reads to fill; they end at the bounds below, and then it goes as it is.
  */
 import { cutTransaction } from '../appservice/transaction.ts';
-import type { Cut, TransactionLimits } from '../appservice/transaction.ts';
-import { StoreError } from '../store/errors.ts';
-import type { RoutedEntry } from '../store/port.ts';
+import type { Cut, CutTerms, TransactionEntry, TransactionLimits } from '../appservice/transaction.ts';
 import type { RouteReader } from './ports.ts';
+
+/** Held for one transaction at most; the last read may go beyond by what it brings. */
+const HELD_ENTRIES_MAX = 10_000;
+const HELD_BYTES_MAX = 8 * 1024 * 1024;
+/** Entries of one read beyond the number of events of a transaction. */
+const FURTHER_ENTRIES = 1_000;
 
 export class ReadAhead {
   readonly #serverName: string;
@@ -15,7 +22,7 @@ export class ReadAhead {
   readonly #routes: RouteReader;
   readonly #limits: TransactionLimits;
   #after = -1;
-  #entries: RoutedEntry[] = [];
+  #entries: TransactionEntry[] = [];
   #reading: Promise<void> | null = null;
 
   constructor(serverName: string, appserviceId: string, routes: RouteReader, limits: TransactionLimits) {
@@ -29,7 +36,7 @@ export class ReadAhead {
   begin(after: number, through: number): void {
     if (this.#reading !== null) return;
     this.#startAt(after);
-    if (this.#entries.length >= this.#limits.entriesMax || this.#last() >= through) return;
+    if (this.#entries.length >= this.#limits.eventsMax || this.#last() >= through) return;
     const reading = this.#read(through)
       .catch(() => undefined)
       .finally(() => {
@@ -38,16 +45,18 @@ export class ReadAhead {
     this.#reading = reading;
   }
 
-  /** The next transaction after `after`, as full as `limits` allow; null if nothing is routed up to `through`. Rejects with a StoreError. */
-  async cut(after: number, through: number, limits: TransactionLimits): Promise<Cut | null> {
+  /** The next transaction after `after`, as full as `terms` allow; null if nothing is routed up to `through`. Rejects with a StoreError. */
+  async cut(after: number, through: number, terms: CutTerms): Promise<Cut | null> {
     if (this.#reading !== null) await this.#reading;
     this.#startAt(after);
-    const cut = cutTransaction(this.#entries, after, through, limits);
-    const isShort = cut === null || (cut.entryCount === this.#entries.length && cut.entryCount < limits.entriesMax);
-    if (!isShort || this.#last() >= through) return cut;
-    await this.#read(through);
-    if (this.#after !== after) throw new Error('a read ahead was moved while it was in use');
-    return cutTransaction(this.#entries, after, through, limits);
+    for (;;) {
+      const cut = cutTransaction(this.#entries, after, through, terms);
+      if (cut?.isFull === true || this.#last() >= through || this.#holdsEnough()) return cut;
+      const held = this.#last();
+      await this.#read(through);
+      if (this.#after !== after) throw new Error('a read ahead was moved while it was in use');
+      if (this.#last() === held) return cut;
+    }
   }
 
   /** What the durable cut took is no longer held. */
@@ -72,19 +81,22 @@ export class ReadAhead {
     return this.#entries.at(-1)?.position ?? this.#after;
   }
 
+  #holdsEnough(): boolean {
+    if (this.#entries.length <= this.#limits.eventsMax) return false;
+    return this.#entries.length >= HELD_ENTRIES_MAX || this.#entries.reduce((sum, { json }) => sum + json.byteLength, 0) >= HELD_BYTES_MAX;
+  }
+
   /** Reads on from the last entry held. */
   async #read(through: number): Promise<void> {
     const start = this.#after;
     const last = this.#last();
-    const limits = { entriesMax: this.#limits.entriesMax - this.#entries.length, bytesMax: this.#limits.bytesMax };
-    if (limits.entriesMax <= 0) return;
+    const room = this.#limits.eventsMax - this.#entries.length;
+    const limits = { entriesMax: room > 0 ? room : FURTHER_ENTRIES, bytesMax: this.#limits.bytesMax };
     const read = await this.#routes.readRoute(this.#serverName, this.#appserviceId, last, through, limits);
     // It was dropped or set elsewhere meanwhile.
     if (this.#after !== start || this.#last() !== last) return;
     for (const entry of read) {
       if (entry.position <= this.#last()) throw new Error('a route was read out of order');
-      // What this release cannot deliver must wait for one that can; it must not be left out.
-      if (entry.kind !== 'event') throw new StoreError('unreadable', `a routed entry is of kind ${entry.kind}, which cannot be delivered`);
       this.#entries.push(entry);
     }
   }

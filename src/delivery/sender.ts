@@ -37,6 +37,7 @@ import { backoffMs } from '../appservice/backoff.ts';
 import type { DeliveryState } from '../appservice/delivery-state.ts';
 import { moveDeliveryState } from '../appservice/delivery-state.ts';
 import type { Registration } from '../appservice/registration.ts';
+import type { Settled } from '../appservice/transaction.ts';
 import { StoreError } from '../store/errors.ts';
 import type { AppserviceState, AttemptFailure, TransactionRecord } from '../store/port.ts';
 import { failureOf, logAttempt } from './attempt.ts';
@@ -57,6 +58,7 @@ type Step =
   | { readonly kind: 'push'; readonly transaction: TransactionRecord; readonly registration: Registration; readonly body: Uint8Array };
 
 const REST: Step = { kind: 'rest' };
+const NOTHING_SETTLED: Settled = { entries: 0, bytes: 0 };
 
 export class Sender {
   readonly appserviceId: string;
@@ -88,9 +90,9 @@ export class Sender {
     this.#queue = new TransactionQueue({
       context,
       cell,
-      isFree: () => !this.#isStopping && this.#deliverable(this.state, this.#inForce()) !== null,
-      mayCut: (settledEntries, settledBytes) => {
-        const may = this.#mayCut(settledEntries, settledBytes);
+      registration: () => (this.#isStopping ? null : this.#deliverable(this.state, this.#inForce())),
+      mayCut: (settled) => {
+        const may = this.#mayCut(settled);
         this.#isAdmitted = false;
         return may;
       },
@@ -218,10 +220,10 @@ export class Sender {
   }
 
   /** A full transaction leaves at once, a smaller one when there is time for it. What is settled does not wait any more. */
-  #mayCut(settledEntries = 0, settledBytes = 0): boolean {
+  #mayCut(settled: Settled = NOTHING_SETTLED): boolean {
     const { limits, pacer } = this.#context;
     const { entries, bytes } = this.backlog;
-    this.#isAdmitted ||= entries - settledEntries >= limits.entriesMax || bytes - settledBytes >= limits.bytesMax || pacer.admits(this);
+    this.#isAdmitted ||= entries - settled.entries >= limits.eventsMax || bytes - settled.bytes >= limits.bytesMax || pacer.admits(this);
     return this.#isAdmitted;
   }
 
@@ -277,7 +279,7 @@ export class Sender {
     logAttempt(logger, { serverName, appserviceId, transaction, bodyBytes: body.byteLength, outcome, durationMs, nextAttemptTimeMs });
     switch (outcome.kind) {
       case 'delivered':
-        return this.#queue.delivered(transaction, body.byteLength, timeMs);
+        return this.#queue.delivered(transaction, timeMs);
       case 'too_large':
         return this.#queue.tooLarge(transaction, body, failureOf(outcome, timeMs));
       case 'rejected':

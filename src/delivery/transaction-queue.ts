@@ -5,8 +5,10 @@
  * of the queue cuts the next in the same write if something waits. Each resolves only when the change is durable, or
  * when the lease is lost or the sender is told to stop.
  */
-import { entryBytes, isSameChoice } from '../appservice/transaction.ts';
-import type { Cut } from '../appservice/transaction.ts';
+import { bodyKeysOf } from '../appservice/body-keys.ts';
+import type { Registration } from '../appservice/registration.ts';
+import { isSameChoice } from '../appservice/transaction.ts';
+import type { Cut, Settled } from '../appservice/transaction.ts';
 import { StoreError } from '../store/errors.ts';
 import type { AppserviceState, AttemptFailure, TransactionRecord } from '../store/port.ts';
 import { deliveryFailed } from './attempt.ts';
@@ -23,12 +25,15 @@ import type { StateChange } from './transitions.ts';
 export interface TransactionQueueOptions {
   readonly context: DeliveryContext;
   readonly cell: StateCell;
-  /** False while the queue is held: then nothing further is cut. */
-  readonly isFree: () => boolean;
+  /** As it is in force; what is cut is decided by it. Null while the queue is held: then nothing further is cut. */
+  readonly registration: () => Registration | null;
   /** Asked once before a cut that follows a delivery of so much; false if it has to wait. */
-  readonly mayCut: (settledEntries: number, settledBytes: number) => boolean;
+  readonly mayCut: (settled: Settled) => boolean;
   readonly signal: AbortSignal;
 }
+
+/** What is in memory of a transaction that is cut. */
+type Prepared = Pick<Cut, 'ranges' | 'body' | 'settled'> & Pick<TransactionRecord, 'bodyKeys'>;
 
 export class TransactionQueue {
   readonly backlog = new Backlog();
@@ -37,7 +42,7 @@ export class TransactionQueue {
   readonly #appserviceId: string;
   readonly #ahead: ReadAhead;
   /** A body and the choice it was made of. */
-  #prepared: { readonly ranges: readonly number[]; readonly body: Uint8Array } | null = null;
+  #prepared: Prepared | null = null;
 
   constructor(options: TransactionQueueOptions) {
     const { context, cell } = options;
@@ -54,9 +59,9 @@ export class TransactionQueue {
 
   /** Reads the body of the transaction from the log. Rejects with a StoreError. */
   async rebuild(transaction: TransactionRecord): Promise<void> {
-    const { routes, serverName } = this.#context;
-    const body = await readTransactionBody(routes, serverName, this.#appserviceId, transaction);
-    this.#prepared = { ranges: transaction.ranges, body };
+    const { body, settled } = await readTransactionBody(this.#context.routes, this.#state, transaction);
+    const { ranges, bodyKeys = [] } = transaction;
+    this.#prepared = { ranges, bodyKeys, body, settled };
   }
 
   /** Reads what comes after the transaction while that is on its way. */
@@ -87,20 +92,23 @@ export class TransactionQueue {
   async cut(): Promise<void> {
     const { deliveredPosition, split } = this.#state;
     const { routedThrough } = this.backlog;
-    const next = await this.#next(deliveredPosition, split);
+    const registration = this.#options.registration();
+    if (registration === null) return;
+    const next = await this.#next(deliveredPosition, split, registration);
     if (next !== null) await this.#change(cutMade(next, this.#context.clock.nowMs()), next);
     else if (split === null) this.backlog.foundEmpty(routedThrough);
     else await this.#change((state) => (state.transaction === null && state.split !== null ? { ...state, split: null } : null), null);
   }
 
-  async delivered(transaction: TransactionRecord, bodyBytes: number, timeMs: number): Promise<void> {
+  async delivered(transaction: TransactionRecord, timeMs: number): Promise<void> {
     const { events, meter, serverName } = this.#context;
     const { txnId, entryCount, through } = transaction;
+    const settled = this.#settledBy(transaction);
     const split = splitAfter(this.#state, through);
-    const next = split !== null || (this.backlog.hasWaiting(through) && this.#options.mayCut(entryCount, entryBytes(bodyBytes, entryCount))) ? await this.#nextIfFree(through, split) : null;
+    const next = split !== null || (this.backlog.hasWaiting(through) && this.#options.mayCut(settled)) ? await this.#nextIfFree(through, split) : null;
     const state = await this.#change(completed(txnId, next, timeMs), next);
     if (state === null || state.deliveredPosition < through) return;
-    this.backlog.dealtWith(entryCount, entryBytes(bodyBytes, entryCount), next?.oldestTimeMs ?? null);
+    this.backlog.dealtWith(settled.entries, settled.bytes, next?.oldestTimeMs ?? null);
     meter.delivered(serverName, this.#appserviceId, entryCount);
     events.emit({ serverName, timeMs, event: { kind: 'events_delivered', service_id: this.#appserviceId, transaction_id: txnId, event_count: entryCount } });
   }
@@ -120,17 +128,18 @@ export class TransactionQueue {
     const { store, serverName, logger } = this.#context;
     const appserviceId = this.#appserviceId;
     const { message: reason, timeMs } = failure;
-    const firstPosition = transaction.ranges[0] ?? through;
-    const shelved = { serverName, appserviceId, txnId, reason, timeMs, firstPosition, lastPosition: through, body };
+    const settled = this.#settledBy(transaction);
+    const position = transaction.ranges[0] ?? through;
+    const shelved = { serverName, appserviceId, txnId, reason, timeMs, firstPosition: position, lastPosition: position, body };
     // After a crash in between it is pushed once more and put there again.
     const put = async (): Promise<true> => store.putQuarantined(shelved).then(() => true);
     if ((await untilStored(put, appserviceId, this.#context.storeRetry, this.#options.signal)) === null) return;
     const next = await this.#nextIfFree(through, splitAfter(this.#state, through));
     await this.#changeAfterFailure(transaction, quarantined(txnId, failure, next, timeMs), next);
     if (this.#state.deliveredPosition < through) return;
-    this.backlog.dealtWith(1, entryBytes(body.byteLength, 1), next?.oldestTimeMs ?? null);
-    const fields = { server_name: serverName, appservice_id: appserviceId, txn_id: txnId, log_position: through };
-    logger.error(fields, 'an event that the appservice refuses as too large is in quarantine; the queue goes on');
+    this.backlog.dealtWith(settled.entries, settled.bytes, next?.oldestTimeMs ?? null);
+    const fields = { server_name: serverName, appservice_id: appserviceId, txn_id: txnId, log_position: position };
+    logger.error(fields, 'an entry that the appservice refuses as too large is in quarantine; the queue goes on');
   }
 
   get #state(): AppserviceState {
@@ -145,27 +154,38 @@ export class TransactionQueue {
 
   /** The next transaction, if nothing keeps it from being sent. A read that fails is made good by the next turn. */
   async #nextIfFree(after: number, split: AppserviceState['split']): Promise<Cut | null> {
-    if (!this.#options.isFree() || (split === null && !this.backlog.hasWaiting(after))) return null;
+    const registration = this.#options.registration();
+    if (registration === null || (split === null && !this.backlog.hasWaiting(after))) return null;
     try {
-      return await this.#next(after, split);
+      return await this.#next(after, split, registration);
     } catch (error) {
       if (error instanceof StoreError) return null;
       throw error;
     }
   }
 
-  #next(after: number, split: AppserviceState['split']): Promise<Cut | null> {
-    const { entriesMax, bytesMax } = this.#context.limits;
+  #next(after: number, split: AppserviceState['split'], registration: Registration): Promise<Cut | null> {
     const through = split?.through ?? this.backlog.routedThrough;
-    return this.#ahead.cut(after, through, { entriesMax: Math.min(entriesMax, split?.entriesMax ?? entriesMax), bytesMax });
+    return this.#ahead.cut(after, through, { ...this.#context.limits, entriesMax: split?.entriesMax ?? Infinity, bodyKeys: bodyKeysOf(registration) });
+  }
+
+  /** Of the transaction in flight, whose body is in memory. */
+  #settledBy(transaction: TransactionRecord): Settled {
+    if (this.#prepared !== null && isSameChoice(this.#prepared, transaction)) return this.#prepared.settled;
+    throw new Error('a transaction is settled whose body is not in memory');
   }
 
   /** Makes the change durable; `next` is the cut it may contain. Null: the lease is lost or the sender told to stop. */
   async #change(change: StateChange, next: Cut | null): Promise<AppserviceState | null> {
     const { cell, signal } = this.#options;
     const state = await cell.change(change, signal);
-    const { transaction } = this.#state;
-    if (next !== null && transaction !== null && isSameChoice(next, transaction)) {
+    const { transaction, deliveredPosition } = this.#state;
+    if (next === null || state === null) return state;
+    if (next.entryCount === 0) {
+      if (transaction !== null || deliveredPosition !== next.through) return state;
+      this.#ahead.taken(next.through);
+      this.backlog.dealtWith(next.settled.entries, next.settled.bytes, null);
+    } else if (transaction !== null && isSameChoice(next, transaction)) {
       this.#prepared = next;
       this.#ahead.taken(next.through);
     }

@@ -51,16 +51,19 @@ export function released(holder: string): StateChange {
   return (state) => (state.leaseHolder === holder ? { ...state, leaseHolder: null } : null);
 }
 
-/** A transaction is cut where there is none. */
+/** A transaction is cut where there is none; what is left out whole is passed without one (R74). */
 export function cutMade(cut: Cut, nowMs: number): StateChange {
-  return (state) => (state.transaction === null && isNext(state, cut) ? withCut(state, cut, nowMs) : null);
+  return (state) => {
+    if (state.transaction !== null || !isNext(state, cut)) return null;
+    return isPassedOver(cut) ? passed(state, cut.through) : withCut(state, cut, nowMs);
+  };
 }
 
 /** The transaction is acknowledged; the next is cut in the same step if there is one. */
 export function completed(txnId: string, next: Cut | null, nowMs: number): StateChange {
   return onTransaction(txnId, (state, transaction) => {
     const done = {
-      ...passed(state, transaction),
+      ...passed(state, transaction.through),
       lastFailure: null,
       attempts: state.attempts + 1,
       deliveredEntries: state.deliveredEntries + transaction.entryCount,
@@ -94,7 +97,7 @@ export function splitUp(txnId: string, failure: AttemptFailure, next: Cut | null
 /** The single entry of the transaction is too large; it is in the quarantine by now (R71). */
 export function quarantined(txnId: string, failure: AttemptFailure, next: Cut | null, nowMs: number): StateChange {
   return onTransaction(txnId, (state, transaction) => {
-    const done = { ...passed(withFailure(state, failure), transaction), quarantinedEntries: state.quarantinedEntries + transaction.entryCount };
+    const done = { ...passed(withFailure(state, failure), transaction.through), quarantinedEntries: state.quarantinedEntries + transaction.entryCount };
     return goneOn(done, next, nowMs);
   });
 }
@@ -144,13 +147,18 @@ function onTransaction(txnId: string, change: (state: AppserviceState, transacti
   return (state) => (state.transaction?.txnId === txnId ? change(state, state.transaction) : null);
 }
 
+/** All up to its end is left out: there is nothing to send. */
+function isPassedOver({ entryCount }: Cut): boolean {
+  return entryCount === 0;
+}
+
 function isNext(state: AppserviceState, cut: Cut): boolean {
   return cut.after === state.deliveredPosition && !state.paused && !state.parked && state.deliveryState !== 'failed';
 }
 
-function passed(state: AppserviceState, transaction: TransactionRecord): AppserviceState {
-  if (transaction.through < state.deliveredPosition) throw new Error('a delivered position would go back');
-  return { ...state, transaction: null, deliveredPosition: transaction.through, split: splitAfter(state, transaction.through) };
+function passed(state: AppserviceState, through: number): AppserviceState {
+  if (through < state.deliveredPosition) throw new Error('a delivered position would go back');
+  return { ...state, transaction: null, deliveredPosition: through, split: splitAfter(state, through) };
 }
 
 function withFailure(state: AppserviceState, failure: AttemptFailure): AppserviceState {
@@ -160,8 +168,10 @@ function withFailure(state: AppserviceState, failure: AttemptFailure): Appservic
 function goneOn(done: AppserviceState, next: Cut | null, nowMs: number): AppserviceState {
   if (done.deliveryState === 'failed') return done;
   const attempting = { ...done, deliveryState: moveDeliveryState(done.deliveryState, 'delivering') };
-  if (next !== null && isNext(attempting, next)) return withCut(attempting, next, nowMs);
-  return { ...attempting, deliveryState: moveDeliveryState(attempting.deliveryState, 'idle') };
+  const follows = next !== null && isNext(attempting, next);
+  if (follows && !isPassedOver(next)) return withCut(attempting, next, nowMs);
+  const rested = { ...attempting, deliveryState: moveDeliveryState(attempting.deliveryState, 'idle') };
+  return follows ? passed(rested, next.through) : rested;
 }
 
 function withCut(state: AppserviceState, cut: Cut, nowMs: number): AppserviceState {
@@ -173,6 +183,7 @@ function withCut(state: AppserviceState, cut: Cut, nowMs: number): AppserviceSta
     transaction: {
       txnId,
       ranges: cut.ranges,
+      ...(cut.bodyKeys.length === 0 ? {} : { bodyKeys: cut.bodyKeys }),
       entryCount: cut.entryCount,
       through: cut.through,
       cutTimeMs: nowMs,

@@ -11,6 +11,7 @@ import type { RegistrationInForce, RouteAnnouncement } from '../delivery/ports.t
 import type { FoldStore, PositionedRegistration } from '../store/port.ts';
 import type { RegistrationChange, Segment, StoredRegistration } from '../store/segment.ts';
 import { lastPosition } from '../store/segment.ts';
+import { DeviceKeysFold } from './device-keys.ts';
 import { RoomCache } from './room-cache.ts';
 import { StreamPositions } from './stream-positions.ts';
 
@@ -34,6 +35,7 @@ export class Fold {
   readonly serverName: string;
   readonly streams = new StreamPositions();
   readonly rooms: RoomCache;
+  readonly deviceKeys = new DeviceKeysFold();
   /** Log position of the last entry folded. */
   tail = 0;
   /** Log position of the newest registration change folded. */
@@ -59,6 +61,7 @@ export class Fold {
     fold.tail = checkpoint.position;
     fold.registrationsVersion = checkpoint.registrationsVersion;
     fold.streams.settle(checkpoint.streamPositions);
+    fold.deviceKeys.apply(checkpoint.deviceKeys ?? []);
     for (const stored of registrations) {
       const registration =
         stored.registration === null ? null : options.open(options.serverName, stored.appserviceId, stored.registration);
@@ -146,6 +149,7 @@ export class Fold {
     const position = lastPosition(segment);
     this.rooms.settle(segment.roomDeltas, position, applied);
     this.streams.settle(segment.streamPositions);
+    if (segment.deviceKeys !== undefined) this.deviceKeys.apply(segment.deviceKeys);
     this.tail = position;
   }
 

@@ -4,12 +4,17 @@
  *
  * The rooms hold the group's changes when it returns. `undo` takes them back exactly; nothing else of the fold is touched.
  */
+import type { RoutedKind } from '../appservice/body-keys.ts';
 import type { CallOrder, CallPlace } from '../appservice/call-order.ts';
+import type { DeviceKeys } from '../appservice/device-extensions.ts';
 import { interestedAppservices, roomDeltasOf } from '../appservice/interest.ts';
 import { RefusalError } from '../appservice/refusal.ts';
 import type { RoomState } from '../room/room-state.ts';
 import type { Entry, RoomDelta, Route, Segment } from '../store/segment.ts';
 import type { Fold } from './fold.ts';
+import { GroupDeviceKeys } from './group-device-keys.ts';
+import type { ItemSink } from './item-sink.ts';
+import { routeOthers } from './other-items.ts';
 import type { ParsedSubmission, SubmittedEvent, SubmittedRoom } from './submission.ts';
 
 /** What became of one submission of the group. */
@@ -23,13 +28,15 @@ export interface SubmissionVerdict {
   readonly streamPosition: number;
 }
 
+const NO_KEYS: readonly DeviceKeys[] = [];
+
 interface RouteBuilder {
   readonly ranges: number[];
   entryCount: number;
   bytes: number;
 }
 
-export class RoutedGroup {
+export class RoutedGroup implements ItemSink {
   readonly verdicts: SubmissionVerdict[] = [];
   readonly roomDeltas: RoomDelta[] = [];
   /** Streams that pass further with this group. */
@@ -41,23 +48,27 @@ export class RoutedGroup {
   readonly #inverses: RoomDelta[] = [];
   /** By call, the newest refusal of this group: the place is told of it once the group is final. */
   readonly #refused = new Map<CallOrder, unknown>();
+  /** Index → kind, of what is no event. */
+  readonly #otherKinds = new Map<number, RoutedKind>();
+  readonly #deviceKeys: GroupDeviceKeys;
   #bytes = 0;
 
   constructor(fold: Fold, submissions: readonly ParsedSubmission[]) {
     this.#fold = fold;
+    this.#deviceKeys = new GroupDeviceKeys(fold, this);
     for (const submission of submissions) this.verdicts.push(this.#route(submission));
   }
 
   /** True if nothing of it needs the log. */
   get isEmpty(): boolean {
-    return this.#json.length === 0 && this.roomDeltas.length === 0;
+    return this.#json.length === 0 && this.roomDeltas.length === 0 && this.#deviceKeys.told.length === 0;
   }
 
   get entryCount(): number {
     return this.#json.length;
   }
 
-  /** Event–appservice pairs. */
+  /** Pairs of an item and an appservice. */
   get routedCount(): number {
     return this.verdicts.reduce((sum, { routed }) => sum + routed, 0);
   }
@@ -82,6 +93,8 @@ export class RoutedGroup {
       routes,
       roomDeltas: this.roomDeltas,
       streamPositions,
+      ...(routes.length === 0 ? {} : { streamsBefore: this.#fold.streams.allPassed() }),
+      ...(this.#deviceKeys.told.length === 0 ? {} : { deviceKeys: this.#deviceKeys.told }),
       registrationChanges: [],
       registrationsVersion: this.#fold.registrationsVersion,
       nonce,
@@ -93,10 +106,10 @@ export class RoutedGroup {
     if (this.#json.length === 0) return [{ kind: 'mark', json: new Uint8Array(0) }];
     const bytes = new Uint8Array(this.#bytes);
     let offset = 0;
-    return this.#json.map((json) => {
+    return this.#json.map((json, index) => {
       bytes.set(json, offset);
       offset += json.byteLength;
-      return { kind: 'event', json: bytes.subarray(offset - json.byteLength, offset) };
+      return { kind: this.#otherKinds.get(index) ?? 'event', json: bytes.subarray(offset - json.byteLength, offset) };
     });
   }
 
@@ -105,7 +118,7 @@ export class RoutedGroup {
   }
 
   #route(submission: ParsedSubmission): SubmissionVerdict {
-    const { stream, events, place } = submission;
+    const { stream, events, others, place } = submission;
     const passed = this.#passedOf(stream);
     const refusal = this.#refusalBefore(place) ?? this.#rewound(submission, passed);
     if (refusal !== null) {
@@ -113,6 +126,8 @@ export class RoutedGroup {
       return { refusal, accepted: 0, duplicates: 0, routed: 0, wantedRoomIds: [], streamPosition: passed };
     }
     this.#applyContexts(submission, passed);
+    // The numbers of keys are those that the events and messages beside them are sent with.
+    for (const keys of others?.deviceKeys ?? NO_KEYS) this.#deviceKeys.tell(keys);
     let accepted = 0;
     let routed = 0;
     for (const submitted of events) {
@@ -124,14 +139,27 @@ export class RoutedGroup {
         this.seen.push({ stream, position: submitted.streamPosition, eventId: submitted.event.eventId });
       }
     }
+    if (others !== undefined) {
+      const routedOthers = routeOthers(others, this.#fold, this.#deviceKeys, this, (position) => this.#passes(stream, position, passed));
+      accepted += routedOthers.accepted;
+      routed += routedOthers.routed;
+    }
     return {
       refusal: null,
       accepted,
-      duplicates: events.length - accepted,
+      duplicates: events.length + (others?.count ?? 0) - accepted,
       routed,
       wantedRoomIds: this.#wantedRoomIds(submission),
       streamPosition: this.#passedOf(stream),
     };
+  }
+
+  /** False for what was taken over before; the stream passes on to what was not. */
+  #passes(stream: string, position: number, passed: number): boolean {
+    if (position === 0) return true;
+    if (position <= passed) return false;
+    this.passed.set(stream, Math.max(position, this.#passedOf(stream)));
+    return true;
   }
 
   #rewound({ stream, events }: ParsedSubmission, passed: number): RefusalError | null {
@@ -155,9 +183,10 @@ export class RoutedGroup {
    * membership already, which a context takes back: it is told anew. A request that the stream has gone past is older
    * than what is known of its rooms and says nothing of them.
    */
-  #applyContexts({ rooms, events }: ParsedSubmission, passed: number): void {
-    const last = events.findLast(({ streamPosition }) => streamPosition !== 0)?.streamPosition ?? passed;
-    if (rooms.length === 0 || last < passed) return;
+  #applyContexts({ rooms, events, others }: ParsedSubmission, passed: number): void {
+    if (rooms.length === 0) return;
+    const lasts = [events, others?.toDevice ?? [], others?.deviceLists ?? []].flatMap((items) => items.findLast(({ streamPosition }) => streamPosition !== 0)?.streamPosition ?? []);
+    if (lasts.length > 0 && Math.max(...lasts) < passed) return;
     for (const room of rooms) this.#applySnapshots(room);
     const told = new Set(rooms.flatMap(({ roomId, localMembers }) => (localMembers === undefined ? [] : [roomId])));
     for (const submitted of events) {
@@ -189,11 +218,17 @@ export class RoutedGroup {
     const delta = roomDeltasOf(event, serverName);
     if (delta !== null) this.#apply(room, delta);
     const interested = interestedAppservices(event, room, index);
-    if (interested.length === 0) return 0;
-    const at = this.#json.push(event.json) - 1;
-    this.#bytes += event.json.byteLength;
-    for (const appserviceId of interested) this.#addToRoute(appserviceId, at, event.json.byteLength);
-    return interested.length;
+    if (event.type === 'm.room.encrypted' && index.hasDeviceExtensions) this.#deviceKeys.attachRoom(room, interested);
+    return this.add('event', event.json, interested);
+  }
+
+  add(kind: RoutedKind, json: Uint8Array, appserviceIds: readonly string[]): number {
+    if (appserviceIds.length === 0) return 0;
+    const at = this.#json.push(json) - 1;
+    if (kind !== 'event') this.#otherKinds.set(at, kind);
+    this.#bytes += json.byteLength;
+    for (const appserviceId of appserviceIds) this.#addToRoute(appserviceId, at, json.byteLength);
+    return appserviceIds.length;
   }
 
   #addToRoute(appserviceId: string, at: number, bytes: number): void {
@@ -211,6 +246,7 @@ export class RoutedGroup {
     const { rooms, index } = this.#fold;
     for (const { event } of submission.events) if (!wanted.has(event.roomId) && rooms.get(event.roomId).wantsContext(index)) wanted.add(event.roomId);
     for (const { roomId } of submission.rooms) if (rooms.get(roomId).wantsContext(index)) wanted.add(roomId);
+    for (const roomId of submission.others?.roomIds ?? []) if (rooms.get(roomId).wantsContext(index)) wanted.add(roomId);
     return [...wanted];
   }
 }

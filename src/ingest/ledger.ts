@@ -67,6 +67,8 @@ export interface LedgerOptions {
 /** An overdue append is noticed after the time-out and at most this part of it. */
 const WATCHES_PER_TIMEOUT = 4;
 
+const NO_ROOMS: readonly string[] = [];
+
 type Appended = 'appended' | 'lost';
 
 export class Ledger implements AsyncDisposable {
@@ -227,6 +229,7 @@ export class Ledger implements AsyncDisposable {
     for (const submission of submissions) {
       for (const { event } of submission.events) if (rooms.lacks(event.roomId)) missing.add(event.roomId);
       for (const { roomId } of submission.rooms) if (rooms.lacks(roomId)) missing.add(roomId);
+      for (const roomId of submission.others?.roomIds ?? NO_ROOMS) if (rooms.lacks(roomId)) missing.add(roomId);
     }
     if (missing.size === 0) return;
     this.#tell();

@@ -9,7 +9,7 @@ import type { FoldedRegistration } from './fold.ts';
 import type { ParsedSubmission, SubmissionResult } from './submission.ts';
 
 export interface GroupLimits {
-  /** One group: at least one submission, then no more than this many events and bytes. */
+  /** One group: at least one submission, then no more than this many items and bytes. */
   readonly groupEventsMax: number;
   readonly groupBytesMax: number;
   readonly queueItemsMax: number;
@@ -146,7 +146,7 @@ export class IngestQueue {
     let bytes = 0;
     for (let next = this.#items[this.#head]; next?.kind === 'submission'; next = this.#items[this.#head]) {
       const { submission } = next;
-      events += submission.events.length;
+      events += submission.events.length + (submission.others?.count ?? 0);
       bytes += submission.bytes;
       if (items.length > 0 && (events > this.#limits.groupEventsMax || bytes > this.#limits.groupBytesMax)) break;
       items.push(this.#shift(next));

@@ -113,7 +113,7 @@ function readKept(kept: KeptRoutes, after: number, through: number, limits: Rout
       for (let index = first; index <= last; index++) {
         const entry = segment.entries[index];
         const position = segment.firstPosition + index;
-        if (entry === undefined || position > through) return entries;
+        if (entry === undefined || entry.kind === 'mark' || position > through) return entries;
         bytes += entry.json.byteLength;
         if (entries.length >= limits.entriesMax || (entries.length > 0 && bytes > limits.bytesMax)) return entries;
         entries.push({ position, kind: entry.kind, json: entry.json, timeMs: segment.timeMs });

@@ -63,6 +63,13 @@ export class StreamPositions {
     return ahead;
   }
 
+  /** What each stream has passed. */
+  allPassed(): Record<string, number> {
+    const all: Record<string, number> = Object.create(null) as Record<string, number>;
+    for (const [stream, entry] of this.#streams) if (entry.passed > 0) all[stream] = entry.passed;
+    return all;
+  }
+
   durable(): Record<string, number> {
     const durable: Record<string, number> = Object.create(null) as Record<string, number>;
     for (const [stream, entry] of this.#streams) if (entry.durable > 0) durable[stream] = entry.durable;

@@ -10,7 +10,7 @@
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import { StoreError } from '../store/errors.ts';
-import type { FoldStore, SegmentLog } from '../store/port.ts';
+import type { Checkpoint, FoldStore, SegmentLog } from '../store/port.ts';
 import type { Fold } from './fold.ts';
 import type { Ledger } from './ledger.ts';
 
@@ -33,6 +33,10 @@ export interface UpkeepOptions {
   /** Segments looked at in one call of the store, and calls in one turn. */
   readonly trimSegmentsMax: number;
   readonly trimCallsMax: number;
+}
+
+function savedKeys({ deviceKeys }: Fold): Pick<Checkpoint, 'deviceKeys'> {
+  return deviceKeys.userCount === 0 ? {} : { deviceKeys: deviceKeys.all() };
 }
 
 export class Upkeep implements AsyncDisposable {
@@ -62,7 +66,7 @@ export class Upkeep implements AsyncDisposable {
     const changes = await ledger.betweenGroups(() => ({
       rooms: fold.rooms.beginSave(),
       registrations: fold.takeChangedRegistrations(),
-      checkpoint: { position: fold.tail, streamPositions: fold.streams.durable(), registrationsVersion: fold.registrationsVersion },
+      checkpoint: { position: fold.tail, streamPositions: fold.streams.durable(), registrationsVersion: fold.registrationsVersion, ...savedKeys(fold) },
     }));
     this.#checkpointTimeMs = clock.monotonicMs();
     try {

@@ -48,6 +48,8 @@ const ALWAYS_REFUSED: readonly (readonly [string, string])[] = [
   ['fe80::/10', 'a link-local address'],
   ['ff00::/8', 'a multicast address'],
   ['fd00:ec2::254/128', 'a cloud metadata address'],
+  ['fd00:ec2::23/128', 'a cloud metadata address'],
+  ['fd00:c1::a9fe:a9fe/128', 'a cloud metadata address'],
   ['fd20:ce::254/128', 'a cloud metadata address'],
 ];
 
@@ -63,15 +65,18 @@ const PRIVATE: readonly string[] = [
   '198.18.0.0/15',
   '198.51.100.0/24',
   '203.0.113.0/24',
-  '::1/128',
-  '100::/64',
+  '2001:2::/48',
+  '2001:10::/28',
   '2001:db8::/32',
-  'fc00::/7',
-  'fec0::/10',
+  '3fff::/20',
 ];
+
+/** Outside of these no IPv6 address is public; what carries an IPv4 address is judged by that too. */
+const PUBLIC_IPV6: readonly string[] = ['2000::/3', '64:ff9b::/96', '::ffff:0:0/96'];
 
 const refusedNetworks = ALWAYS_REFUSED.map(([cidr, what]) => ({ network: networkOf(cidr), what }));
 const privateNetworks = PRIVATE.map(networkOf);
+const publicIPv6Networks = PUBLIC_IPV6.map(networkOf);
 
 const PORT_ZERO = 'Port 0 is no port to connect to; write the port that the appservice listens on.';
 
@@ -88,7 +93,7 @@ export function createAddressPolicy(options: AddressPolicyOptions): AddressPolic
       return 'This is an address the router itself listens on; write the address of the appservice.';
     }
     if (options.mode === 'default' || allow.hosts.has(nameOf(host)) || spellings.some((one) => isIn(one, allow.networks))) return null;
-    if (!spellings.some((one) => isIn(one, privateNetworks))) return null;
+    if (!spellings.some(isPrivate)) return null;
     return 'This is a private address, which the strict outbound policy refuses; add it to ROUTER_OUTBOUND_ALLOW if the appservice lives there.';
   };
   return {
@@ -205,6 +210,10 @@ function ipv4(high: number, low: number): ipaddr.IPv4 {
 
 function isIn(address: Address, networks: readonly Network[]): boolean {
   return networks.some(([network, bits]) => network.kind() === address.kind() && address.match(network, bits));
+}
+
+function isPrivate(address: Address): boolean {
+  return isIn(address, privateNetworks) || (!isIPv4(address) && !isIn(address, publicIPv6Networks));
 }
 
 function refusal(spellings: readonly Address[]): string | null {

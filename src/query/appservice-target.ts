@@ -1,4 +1,4 @@
-/** Where an appservice is asked, and how the router shows it who asks: the same for every request to it. */
+/** Where an appservice is asked: the same for every request to it. */
 import type { Registration } from '../appservice/registration.ts';
 import type { OutboundTarget } from './http-client.ts';
 import { parseOutboundUrl } from './outbound-url.ts';
@@ -23,18 +23,4 @@ export class AppserviceTargets {
     }
     return url;
   }
-}
-
-/** A request with a JSON body. */
-export function authorized(registration: Registration, path: string): { path: string; headers: Record<string, string> } {
-  const { path: shown, headers } = credentialed(registration, path);
-  return { path: shown, headers: { 'content-type': 'application/json', ...headers } };
-}
-
-/** A request without a body; its path may have a query. The hs_token stands in the header, and in the query too only for an appservice that wants it there (R55, R56). */
-export function credentialed({ hs_token, delivery_options: { legacy_auth } }: Registration, path: string): { path: string; headers: Record<string, string> } {
-  return {
-    path: legacy_auth === 'both' || legacy_auth === 'query_only' ? `${path}${path.includes('?') ? '&' : '?'}access_token=${encodeURIComponent(hs_token)}` : path,
-    headers: legacy_auth === 'query_only' ? {} : { authorization: `Bearer ${hs_token}` },
-  };
 }

@@ -1,13 +1,17 @@
 /**
  * Opening one connection to an appservice:
  *
- *   resolve ──▶ judge every address ──▶ dial the ones that may be ──▶ [tunnel] ──▶ TLS ──▶ connected
+ *   resolve ──▶ judge every address ──▶ dial the ones that may be ──▶ [tunnel ──▶] TLS ──▶ connected
  *
  * The name is resolved once and the connection goes to an address that was judged, so a DNS answer that changes between
  * the judgement and the connection changes nothing. With a proxy it is the proxy's address that is resolved and judged;
- * the appservice's name is the proxy's to resolve, and only a literal address of it is judged here. Every failure is an {@link OutboundError} with its class.
+ * the appservice's name is the proxy's to resolve, and only a literal address of it is judged here. What is to be
+ * encrypted goes through a tunnel; for the rest the proxy is handed each request whole, since many open tunnels to the
+ * port of https only. Every failure is an {@link OutboundError} with its class.
  */
-import { readFile } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { open } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { lookup } from 'node:dns/promises';
 import { connect as connectTcp, isIP } from 'node:net';
 import type { Socket, TcpNetConnectOpts } from 'node:net';
@@ -75,7 +79,7 @@ const CA_FILE_BYTES_MAX = 1024 * 1024;
 export interface ConnectRoute {
   /** PEM file of authorities; replaces the system's trusted roots. */
   readonly caFile: string | null;
-  /** `http://` URL of a forward proxy. */
+  /** `http://` URL of a forward proxy (RFC 9110 section 3.7). */
   readonly proxy: string | null;
 }
 
@@ -106,12 +110,18 @@ async function openThroughProxy(url: OutboundUrl, text: string, options: Connect
   const problem = options.policy.hostProblem(url.host, url.port);
   if (problem !== null) throw new OutboundError('address_refused', problem);
   const socket = await openTransport({ host: proxy.host, port: proxy.port, unixPath: null }, options, signal);
+  if (!url.secure) return socket;
   const authority = `${url.host.includes(':') ? `[${url.host}]` : url.host}:${url.port}`;
   const status = await openTunnel(socket, authority, proxy, signal).catch(() => {
     throw new OutboundError(signal.aborted ? 'timeout' : 'connection_reset', 'The proxy of the registration did not answer as a proxy does. Check its address.');
   });
-  if (status < 200 || status > 299) throw new OutboundError('connection_refused', `The proxy of the registration would not connect to the appservice (HTTP ${status}). Check its rules and its user.`);
+  if (status < 200 || status > 299) throw proxyRefusal(status);
   return socket;
+}
+
+/** What a proxy says that does not let the router through. */
+export function proxyRefusal(status: number): OutboundError {
+  return new OutboundError('connection_refused', `The proxy of the registration would not connect to the appservice (HTTP ${status}). Check its rules and its user.`);
 }
 
 async function openTransport(to: Pick<OutboundUrl, 'host' | 'port' | 'unixPath'>, { policy, network }: ConnectOptions, signal: AbortSignal): Promise<Socket> {
@@ -166,16 +176,26 @@ function unlessAborted<Value>(promise: Promise<Value>, signal: AbortSignal): Pro
 
 async function readCa(caFile: string | null): Promise<string | undefined> {
   if (caFile === null) return undefined;
-  let text: string;
+  let text: string | null;
   try {
-    text = await readFile(caFile, 'utf8');
+    // A pipe without a writer must not be waited for.
+    await using file = await open(caFile, constants.O_RDONLY | constants.O_NONBLOCK);
+    text = await textOf(file);
   } catch {
     throw new OutboundError('local_error', 'The ca_file of the registration cannot be read; check that it exists and that the router may read it.');
   }
-  if (text.length > CA_FILE_BYTES_MAX || !text.includes('-----BEGIN CERTIFICATE-----')) {
-    throw new OutboundError('local_error', 'The ca_file of the registration holds no PEM certificate.');
+  if (text?.includes('-----BEGIN CERTIFICATE-----') !== true) {
+    throw new OutboundError('local_error', 'The ca_file of the registration holds no PEM certificate, is no plain file, or has more than a mebibyte.');
   }
   return text;
+}
+
+/** Null for what is no plain file within the bound: who registers an appservice chooses the path, and a device has no end. */
+async function textOf(file: FileHandle): Promise<string | null> {
+  const status = await file.stat();
+  if (!status.isFile() || status.size > CA_FILE_BYTES_MAX) return null;
+  const { buffer, bytesRead } = await file.read(Buffer.alloc(status.size), 0, status.size, 0);
+  return buffer.toString('utf8', 0, bytesRead);
 }
 
 function secure(socket: Socket, url: OutboundUrl, ca: string | undefined, signal: AbortSignal): Promise<TLSSocket> {
@@ -183,7 +203,8 @@ function secure(socket: Socket, url: OutboundUrl, ca: string | undefined, signal
     const tls = connectTls({
       socket,
       host: url.host,
-      ...(isIP(url.host) === 0 ? { servername: url.host } : {}),
+      // Without the dot that a name may end with (RFC 6066 section 3).
+      ...(isIP(url.host) === 0 ? { servername: url.host.replace(/\.$/, '') } : {}),
       ...(ca === undefined ? {} : { ca }),
       ALPNProtocols: ['http/1.1'],
     });

@@ -12,9 +12,10 @@
 import { errors, Pool } from 'undici';
 import type { Dispatcher } from 'undici';
 import type { Clock } from '../clock.ts';
-import { codeOf, failureOfCode, openConnection, OutboundError } from './connect.ts';
+import { codeOf, failureOfCode, openConnection, OutboundError, proxyRefusal } from './connect.ts';
 import type { ConnectOptions, ConnectRoute, OutboundFailure } from './connect.ts';
 import type { OutboundUrl } from './outbound-url.ts';
+import { parseProxyUrl } from './tunnel.ts';
 
 export interface HttpClientOptions extends ConnectOptions {
   /** Connections of one pool. */
@@ -79,7 +80,24 @@ interface PoolEntry {
 const KEEP_ALIVE_MS = 4_000;
 const KEEP_ALIVE_MS_MAX = 60_000;
 
+/** More informational answers before the real one than any appservice has a use for. */
+const INFORMATIONAL_ANSWERS_MAX = 16;
+
 const STOPPED = new Error('the exchange is over');
+
+/** What a request looks like on its way: through a proxy without a tunnel it names the whole URL (RFC 9112 section 3.2.2). */
+interface Way {
+  readonly isForwarded: boolean;
+  /** What its path begins with. */
+  readonly root: string;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+function wayOf({ url, proxy }: OutboundTarget): Way {
+  if (proxy === null || url.secure) return { isForwarded: false, root: url.basePath, headers: {} };
+  const authorization = parseProxyUrl(proxy)?.authorization ?? null;
+  return { isForwarded: true, root: url.origin + url.basePath, headers: authorization === null ? {} : { 'proxy-authorization': authorization } };
+}
 
 export class HttpClient implements AsyncDisposable {
   readonly #options: HttpClientOptions;
@@ -102,12 +120,13 @@ export class HttpClient implements AsyncDisposable {
     if (signal.aborted || this.#disposed) return Promise.resolve({ kind: 'aborted' });
     const entry = this.#acquire(target);
     return new Promise((resolve) => {
-      const exchange = new Exchange(request, this.#options, signal, (result) => {
+      const way = wayOf(target);
+      const exchange = new Exchange(request, way, this.#options, signal, (result) => {
         entry.inFlight -= 1;
         entry.lastUsedMs = this.#options.clock.monotonicMs();
         resolve(result);
       });
-      exchange.start(entry.pool, target.url.basePath + request.path);
+      exchange.start(entry.pool, way.root + request.path);
     });
   }
 
@@ -173,6 +192,7 @@ export class HttpClient implements AsyncDisposable {
 /** One request and its answer: settles once, then wants nothing more of the connection. */
 class Exchange implements Dispatcher.DispatchHandler {
   readonly #request: OutboundRequest;
+  readonly #way: Way;
   readonly #clock: Clock;
   readonly #bytesMax: number;
   readonly #signal: AbortSignal;
@@ -181,11 +201,13 @@ class Exchange implements Dispatcher.DispatchHandler {
   readonly #pieces: Buffer[] = [];
   #bytes = 0;
   #status = 0;
+  #informationalCount = 0;
   #headers: Readonly<Record<string, string | string[] | undefined>> = {};
   #controller: Dispatcher.DispatchController | null = null;
 
-  constructor(request: OutboundRequest, options: HttpClientOptions, signal: AbortSignal, settle: (result: OutboundResult) => void) {
+  constructor(request: OutboundRequest, way: Way, options: HttpClientOptions, signal: AbortSignal, settle: (result: OutboundResult) => void) {
     this.#request = request;
+    this.#way = way;
     this.#clock = options.clock;
     this.#bytesMax = request.responseBytesMax ?? options.responseBytesMax;
     this.#signal = signal;
@@ -197,7 +219,7 @@ class Exchange implements Dispatcher.DispatchHandler {
     this.#signal.addEventListener('abort', this.#abort, { once: true });
     void this.#clock.sleep(timeoutMs, this.#over.signal).then(() => this.#expire());
     try {
-      pool.dispatch({ method, path, headers, body }, this);
+      pool.dispatch({ method, path, headers: this.#way.isForwarded ? { ...headers, ...this.#way.headers } : headers, body }, this);
     } catch (error) {
       this.onResponseError(this.#controller, error);
     }
@@ -211,7 +233,15 @@ class Exchange implements Dispatcher.DispatchHandler {
 
   onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: Readonly<Record<string, string | string[] | undefined>>): void {
     // An informational answer only announces the real one.
-    if (status < 200) return;
+    if (status < 200) {
+      this.#informationalCount += 1;
+      if (this.#informationalCount > INFORMATIONAL_ANSWERS_MAX) this.#end({ kind: 'failed', failure: 'bad_response', sentence: null });
+      return;
+    }
+    if (status === 407 && this.#way.isForwarded) {
+      const { failure, sentence } = proxyRefusal(status);
+      return this.#end({ kind: 'failed', failure, sentence });
+    }
     this.#status = status;
     this.#headers = headers;
     // Most bodies come in the same turn as their head and need no timer.

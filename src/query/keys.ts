@@ -24,8 +24,8 @@ export interface KeysOptions extends QuestionOptions {
 export const KEY_LIMITS: QuestionLimits = {
   purpose: 'keys',
   callsMax: 128,
-  callQuestionsMax: 16,
-  appserviceQuestionsMax: 32,
+  callQuestionsMax: 8,
+  appserviceQuestionsMax: 16,
   callTimeoutMs: 10_000,
   answerBytesMax: 1024 * 1024,
 };

@@ -2,7 +2,6 @@
  * The `url` of a registration as the router uses it: where to connect, and what every path begins with (R5).
  */
 import type { AddressPolicy } from './address-policy.ts';
-import { parseProxyUrl } from './tunnel.ts';
 
 export interface OutboundUrl {
   /** `http://host:port` or `https://host:port`; `http://localhost` for a unix socket. */
@@ -46,10 +45,4 @@ export function outboundUrlProblem(text: string, policy: AddressPolicy): string 
     return 'The url must be an http or https URL without user info, query and fragment, or unix: and an absolute path.';
   }
   return url.unixPath === null ? policy.hostProblem(url.host, url.port) : policy.unixProblem(url.unixPath);
-}
-
-/** Why this `proxy` of a registration cannot be used, as a sentence; null if it can. */
-export function proxyProblem(text: string, policy: AddressPolicy): string | null {
-  const proxy = parseProxyUrl(text);
-  return proxy === null ? 'The proxy must be an http URL of host and port, such as http://proxy.example:3128.' : policy.hostProblem(proxy.host, proxy.port);
 }

@@ -8,7 +8,8 @@ import { RefusalError } from '../appservice/refusal.ts';
 import type { Registration } from '../appservice/registration.ts';
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../logger.ts';
-import { AppserviceTargets, authorized } from './appservice-target.ts';
+import { AppserviceClient } from './appservice-client.ts';
+import { AppserviceTargets } from './appservice-target.ts';
 import type { HttpClient, OutboundResult, OutboundTarget } from './http-client.ts';
 
 export interface PingOptions {
@@ -33,6 +34,7 @@ const RETRY_DELAY_MS = 1_000;
 
 export class Ping implements AsyncDisposable {
   readonly #options: PingOptions;
+  readonly #appservices: AppserviceClient;
   readonly #targets = new AppserviceTargets();
   readonly #ending = new AbortController();
   /** By the owner of the connections. */
@@ -41,6 +43,7 @@ export class Ping implements AsyncDisposable {
 
   constructor(options: PingOptions) {
     this.#options = options;
+    this.#appservices = new AppserviceClient(options);
   }
 
   /**
@@ -66,10 +69,10 @@ export class Ping implements AsyncDisposable {
   }
 
   async #send(serverName: string, target: OutboundTarget, registration: Registration, transactionId: string | undefined): Promise<PingOutcome> {
-    const { client, clock, logger, timeoutMs } = this.#options;
+    const { clock, logger, timeoutMs } = this.#options;
     const body = Buffer.from(JSON.stringify(transactionId === undefined ? {} : { transaction_id: transactionId }));
     const beganMs = clock.monotonicMs();
-    const result = await client.request(target, { method: 'POST', ...authorized(registration, PATH), body, timeoutMs, bodyTimeoutMs: BODY_TIMEOUT_MS }, this.#ending.signal);
+    const { result } = await this.#appservices.request(target, registration, { method: 'POST', path: PATH, body, timeoutMs, bodyTimeoutMs: BODY_TIMEOUT_MS }, this.#ending.signal);
     const durationMs = Math.max(0, Math.round(clock.monotonicMs() - beganMs));
     if (result.kind === 'aborted') throw new RefusalError('DRAINING', 'The router is shutting down. Call again in a second.', { retryDelayMs: RETRY_DELAY_MS });
     const outcome = outcomeOf(result, durationMs);

@@ -18,7 +18,9 @@ import { RefusalError } from '../appservice/refusal.ts';
 import type { Registration } from '../appservice/registration.ts';
 import type { Clock, Random } from '../clock.ts';
 import type { Logger } from '../logger.ts';
-import { AppserviceTargets, credentialed } from './appservice-target.ts';
+import { AppserviceClient } from './appservice-client.ts';
+import type { AppserviceResult } from './appservice-client.ts';
+import { AppserviceTargets } from './appservice-target.ts';
 import type { OutboundFailure } from './connect.ts';
 import type { HttpClient, OutboundTarget } from './http-client.ts';
 import { pathSegment } from './path-segment.ts';
@@ -52,7 +54,7 @@ const FAILED_RETRY_DELAY_MS = 5_000;
 
 /** What one candidate came to. */
 type Verdict =
-  | { readonly kind: 'yes' | 'no' | 'failed'; readonly httpStatus: number }
+  | { readonly kind: 'yes' | 'no' | 'failed'; readonly path: AppserviceResult['path']; readonly httpStatus: number }
   | { readonly kind: 'no_answer'; readonly failure: OutboundFailure };
 
 interface Query {
@@ -64,6 +66,7 @@ interface Query {
 
 export class Provisioning implements AsyncDisposable {
   readonly #options: ProvisioningOptions;
+  readonly #appservices: AppserviceClient;
   readonly #targets = new AppserviceTargets();
   readonly #ending = new AbortController();
   readonly #underWay = new Map<string, Promise<Provision>>();
@@ -72,6 +75,7 @@ export class Provisioning implements AsyncDisposable {
 
   constructor(options: ProvisioningOptions) {
     this.#options = options;
+    this.#appservices = new AppserviceClient(options);
   }
 
   get underWayCount(): number {
@@ -135,16 +139,16 @@ export class Provisioning implements AsyncDisposable {
   }
 
   async #attempt({ subject: { kind, identifier }, deadlineMs }: Query, target: OutboundTarget, registration: Registration): Promise<Verdict> {
-    const { client, clock, queryTimeoutMs } = this.#options;
+    const { clock, queryTimeoutMs } = this.#options;
     const leftMs = deadlineMs - clock.monotonicMs();
     if (leftMs <= 0) return { kind: 'no_answer', failure: 'timeout' };
     const timeoutMs = Math.min(leftMs, registration.delivery_options.query_timeout_ms ?? queryTimeoutMs);
-    const request = { method: 'GET', ...credentialed(registration, PATHS[kind] + pathSegment(identifier)), body: null, timeoutMs, bodyTimeoutMs: BODY_TIMEOUT_MS } as const;
-    const result = await client.request({ ...target, owner: `${target.owner}|query` }, request, this.#ending.signal);
+    const request = { method: 'GET', path: PATHS[kind] + pathSegment(identifier), body: null, timeoutMs, bodyTimeoutMs: BODY_TIMEOUT_MS } as const;
+    const { path, result } = await this.#appservices.request({ ...target, owner: `${target.owner}|query` }, registration, request, this.#ending.signal);
     if (result.kind === 'aborted') throw draining();
     if (result.kind === 'failed') return { kind: 'no_answer', failure: result.failure };
     const { status: httpStatus } = result;
-    return { kind: httpStatus === 200 ? 'yes' : httpStatus === 404 ? 'no' : 'failed', httpStatus };
+    return { kind: httpStatus === 200 ? 'yes' : httpStatus === 404 ? 'no' : 'failed', path, httpStatus };
   }
 
   /** Pauses before it says yes. An address that is refused stays so. */
@@ -164,7 +168,7 @@ export class Provisioning implements AsyncDisposable {
       appservice_id: id,
       [subject.kind === 'users' ? 'user_id' : 'alias']: subject.identifier,
       outcome: verdict.kind,
-      ...(verdict.kind === 'no_answer' ? { failure: verdict.failure } : { http_status: verdict.httpStatus }),
+      ...(verdict.kind === 'no_answer' ? { failure: verdict.failure } : { path: verdict.path, http_status: verdict.httpStatus }),
       attempt_count: attemptCount,
       duration_ms: Math.max(0, Math.round(clock.monotonicMs() - beganMs)),
     };

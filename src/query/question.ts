@@ -1,6 +1,7 @@
 /**
- * Questions to several appservices at a time whose answers are read: one request each, sent once, bounded in time, in
- * number and in what is read of the answer. One that fails, hangs or answers nonsense spoils nobody else's answer.
+ * Questions to several appservices at a time whose answers are read: each sent once (once to either path where the
+ * registration has legacy ones tried), bounded in time, in number and in what is read of the answer. One that fails,
+ * hangs or answers nonsense spoils nobody else's answer.
  *
  *   call ──▶ so many questions at a time ──▶ request ──▶ whole answer ──▶ read ──▶ value
  *                                             │             │            └──────▶ none       it has nothing to say
@@ -12,7 +13,8 @@ import { RefusalError } from '../appservice/refusal.ts';
 import type { Registration } from '../appservice/registration.ts';
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../logger.ts';
-import { AppserviceTargets, authorized, credentialed } from './appservice-target.ts';
+import { AppserviceClient } from './appservice-client.ts';
+import { AppserviceTargets } from './appservice-target.ts';
 import type { HttpClient, OutboundResult, OutboundTarget } from './http-client.ts';
 
 export interface QuestionOptions {
@@ -61,6 +63,7 @@ const RETRY_DELAY_MS = 1_000;
 export class Questions implements AsyncDisposable {
   readonly #options: QuestionOptions;
   readonly #limits: QuestionLimits;
+  readonly #appservices: AppserviceClient;
   readonly #targets = new AppserviceTargets();
   readonly #ending = new AbortController();
   /** By the owner of the connections. */
@@ -70,6 +73,7 @@ export class Questions implements AsyncDisposable {
   constructor(options: QuestionOptions, limits: QuestionLimits) {
     this.#options = options;
     this.#limits = limits;
+    this.#appservices = new AppserviceClient(options);
   }
 
   get callCount(): number {
@@ -138,12 +142,12 @@ export class Questions implements AsyncDisposable {
   }
 
   /** The one place where a request leaves. */
-  #send<Value>(target: OutboundTarget, { registration, path, body }: Question<Value>, leftMs: number): Promise<OutboundResult> {
-    const { client, queryTimeoutMs } = this.#options;
+  async #send<Value>(target: OutboundTarget, { registration, path, body }: Question<Value>, leftMs: number): Promise<OutboundResult> {
     const { purpose, answerBytesMax } = this.#limits;
-    const timeoutMs = Math.min(leftMs, registration.delivery_options.query_timeout_ms ?? queryTimeoutMs);
-    const shown = body === null ? { method: 'GET', ...credentialed(registration, path) } as const : { method: 'POST', ...authorized(registration, path) } as const;
-    return client.request({ ...target, owner: `${target.owner}|${purpose}` }, { ...shown, body, timeoutMs, bodyTimeoutMs: timeoutMs, responseBytesMax: answerBytesMax }, this.#ending.signal);
+    const timeoutMs = Math.min(leftMs, registration.delivery_options.query_timeout_ms ?? this.#options.queryTimeoutMs);
+    const request = { method: body === null ? 'GET' : 'POST', path, body, timeoutMs, bodyTimeoutMs: timeoutMs, responseBytesMax: answerBytesMax } as const;
+    const { result } = await this.#appservices.request({ ...target, owner: `${target.owner}|${purpose}` }, registration, request, this.#ending.signal);
+    return result;
   }
 
   #tell<Value>(serverName: string, { registration, path }: Question<Value>, outcome: QuestionOutcome<Value>, durationMs: number): void {

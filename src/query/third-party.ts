@@ -26,7 +26,7 @@ export const THIRD_PARTY_LIMITS: ThirdPartyLimits = {
   purpose: 'third_party',
   callsMax: 64,
   callQuestionsMax: 16,
-  appserviceQuestionsMax: 16,
+  appserviceQuestionsMax: 8,
   callTimeoutMs: 10_000,
   answerBytesMax: 256 * 1024,
   cache: PROTOCOL_CACHE_LIMITS,

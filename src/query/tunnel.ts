@@ -1,5 +1,5 @@
 /**
- * A way through a forward proxy: one CONNECT (RFC 9110 section 9.3.6), after which the connection is the appservice's.
+ * A forward proxy, and the way through it: one CONNECT (RFC 9110 section 9.3.6), after which the connection is the appservice's.
  */
 import type { Socket } from 'node:net';
 

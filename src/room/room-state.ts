@@ -95,6 +95,21 @@ export class RoomState {
     return this.#interested;
   }
 
+  isJoined(userId: string): boolean {
+    return this.#members === null ? this.#partial.get(userId) === true : this.#members.has(userId);
+  }
+
+  /** No fewer than the joined local users that are known. */
+  get joinedCountMax(): number {
+    return this.#members?.size ?? this.#partial.size;
+  }
+
+  /** Those that are known. */
+  *joinedUsers(): Generator<string, void, undefined> {
+    if (this.#members !== null) yield* this.#members;
+    else for (const [userId, joined] of this.#partial) if (joined) yield userId;
+  }
+
   /** True if an unknown part could make an appservice interested. */
   wantsContext(index: NamespaceIndex): boolean {
     return (this.#aliases === null && index.hasNamespaces('aliases')) || (this.#members === null && index.wantsUsers);

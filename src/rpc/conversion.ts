@@ -16,8 +16,6 @@ import type {
   PingAppserviceResponseSchema,
   QueryRoomAliasResponseSchema,
   QueryUserResponseSchema,
-  SubmitEventsRequestSchema,
-  SubmitEventsResponseSchema,
 } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
 import { AuthorizeIdentifierRequest_Action as Action } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
 import type { AppserviceIdentity, AuthenticateRequest } from '../appservice/authenticate.ts';
@@ -27,27 +25,22 @@ import type { DomainEventRecord } from '../appservice/domain-event.ts';
 import type { Subject } from '../appservice/identifier.ts';
 import type { PingOutcome } from '../appservice/ping.ts';
 import type { Provision, ProvisionSubject } from '../appservice/provisioning.ts';
-import type { AppserviceStatus, PingRequest, RoomContext, Submission, SubmissionResult } from './ports.ts';
+import type { AppserviceStatus, PingRequest } from './ports.ts';
 import { Code, RpcStatus } from './status.ts';
 
-const EVENTS_MAX = 1000;
-const ROOMS_MAX = 1000;
 export const REQUEST_BYTES_MAX = 8 * 1024 * 1024;
 const STREAM_BYTES_MAX = 255;
-const ROOM_ID_BYTES_MAX = 1024;
 const ID_BYTES_MAX = 1024;
 const TOKEN_BYTES_MAX = 4096;
 const SOURCE_IP_BYTES_MAX = 64;
 const TRANSACTION_ID_BYTES_MAX = 4096;
-const ALIASES_MAX = 1000;
-const MEMBERS_MAX = 200_000;
 const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
 
 export function invalid(field: string, message: string): RpcStatus {
   return new RpcStatus({ code: Code.invalidArgument, reason: 'INVALID_FIELD', message, field });
 }
 
-function position(value: bigint, field: string): number {
+export function position(value: bigint, field: string): number {
   if (value < 0n || value > MAX_SAFE) throw invalid(field, 'A stream position is an integer from 0 through 9007199254740991.');
   return Number(value);
 }
@@ -56,13 +49,6 @@ export function streamName(name: string | undefined): string {
   if (name === undefined) return '';
   if (Buffer.byteLength(name) > STREAM_BYTES_MAX) throw invalid('stream', `The name of a stream has at most ${STREAM_BYTES_MAX} bytes.`);
   return name;
-}
-
-/** The JSON bytes that a request holds on to. */
-export function submissionBytes({ events }: MessageShape<typeof SubmitEventsRequestSchema>): number {
-  let bytes = 0;
-  for (const { json } of events) bytes += json.byteLength;
-  return bytes;
 }
 
 /** The text, if it has at most so many bytes. */
@@ -79,35 +65,6 @@ function shortIfSet(text: string | undefined, bytesMax: number, field: string): 
 export function appserviceIdFrom(appserviceId: string): string {
   if (appserviceId === '') throw invalid('appservice_id', `Name the appservice, in at most ${ID_BYTES_MAX} bytes.`);
   return short(appserviceId, ID_BYTES_MAX, 'appservice_id');
-}
-
-export function submissionFrom(request: MessageShape<typeof SubmitEventsRequestSchema>): Submission {
-  const { events, rooms } = request;
-  if (events.length > EVENTS_MAX) throw invalid('events', `A request has at most ${EVENTS_MAX} events; this one has ${events.length}. Divide it.`);
-  if (rooms.length > ROOMS_MAX) throw invalid('rooms', `A request has at most ${ROOMS_MAX} rooms; this one has ${rooms.length}. Divide it.`);
-  return {
-    stream: streamName(request.stream),
-    events: events.map(({ json, streamPosition }, at) => ({ json, streamPosition: position(streamPosition, `events[${at}].stream_position`) })),
-    rooms: rooms.map((room, at): RoomContext => {
-      const roomId = room.roomId;
-      if (roomId === '' || Buffer.byteLength(roomId) > ROOM_ID_BYTES_MAX) throw invalid(`rooms[${at}].room_id`, `A room context needs a room_id of at most ${ROOM_ID_BYTES_MAX} bytes.`);
-      return {
-        roomId,
-        localAliases: bounded(room.localAliases?.roomAliases, ALIASES_MAX, `rooms[${at}].local_aliases.room_aliases`),
-        localMembers: bounded(room.localMembers?.userIds, MEMBERS_MAX, `rooms[${at}].local_members.user_ids`),
-      };
-    }),
-  };
-}
-
-function bounded(list: string[] | undefined, countMax: number, field: string): readonly string[] | undefined {
-  if (list !== undefined && list.length > countMax) throw invalid(field, `This list has at most ${countMax} items; this one has ${list.length}.`);
-  return list;
-}
-
-export function submissionResultTo(result: SubmissionResult): MessageInitShape<typeof SubmitEventsResponseSchema> {
-  const { streamPosition, logPosition, accepted, duplicates, routed, wantedRoomIds } = result;
-  return { streamPosition: BigInt(streamPosition), logPosition: BigInt(logPosition), accepted, duplicates, routed, wantedRoomIds: [...wantedRoomIds] };
 }
 
 type WireSubject = MessageShape<typeof CheckNamespaceRequestSchema>['subject'];

@@ -5,6 +5,7 @@
 import type { AppserviceIdentity, AuthenticateRequest } from '../appservice/authenticate.ts';
 import type { CallPlace } from '../appservice/call-order.ts';
 import type { Actor, AuthorizeRequest, NamespaceVerdict } from '../appservice/authorize.ts';
+import type { DeviceKeys } from '../appservice/device-extensions.ts';
 import type { DeliveryState } from '../appservice/delivery-state.ts';
 import type { DomainEventRecord } from '../appservice/domain-event.ts';
 import type { Subject } from '../appservice/identifier.ts';
@@ -22,8 +23,17 @@ export interface Submission {
   readonly stream: string;
   readonly events: readonly { readonly json: Uint8Array; readonly streamPosition: number }[];
   readonly rooms: readonly RoomContext[];
+  /** Undefined: nothing but events. */
+  readonly others?: OtherItems | undefined;
   /** Among the messages of one stream; undefined: a call of its own. */
   readonly place?: CallPlace | undefined;
+}
+
+/** What a request has beside room events, as it came. */
+export interface OtherItems {
+  readonly toDevice: readonly { readonly json: Uint8Array; readonly toUserId: string; readonly toDeviceId: string; readonly streamPosition: number }[];
+  readonly deviceLists: readonly { readonly userId: string; readonly roomIds: readonly string[]; readonly left: boolean; readonly streamPosition: number }[];
+  readonly deviceKeys: readonly DeviceKeys[];
 }
 
 export interface RoomContext {

@@ -31,8 +31,9 @@ import type {
 import { CallOrder } from '../appservice/call-order.ts';
 import type { CallPlace } from '../appservice/call-order.ts';
 import type { Caller } from './authentication.ts';
-import { authenticateFrom, authorizeFrom, identityTo, pingFrom, pingOutcomeTo, provisionTo, queriedFrom, streamName, subjectFrom, submissionBytes, submissionFrom, submissionResultTo } from './conversion.ts';
+import { authenticateFrom, authorizeFrom, identityTo, pingFrom, pingOutcomeTo, provisionTo, queriedFrom, streamName, subjectFrom } from './conversion.ts';
 import { keysTo, locationQuestionFrom, locationsTo, protocolsTo, userQuestionFrom, usersTo } from './lookup-conversion.ts';
+import { submissionBytes, submissionFrom, submissionResultTo } from './submission-conversion.ts';
 import { pipelined, untilAborted } from './pipeline.ts';
 import type { HomeserverPort, Homeservers, SubmissionResult } from './ports.ts';
 import { Code, RpcStatus } from './status.ts';

@@ -8,8 +8,10 @@
  * - Positions and times are safe integers. Ids are opaque strings of any Unicode text.
  * - Every list is bounded by a limit that the caller passes or that this page names.
  */
+import type { BodyKey, RoutedKind } from '../appservice/body-keys.ts';
+import type { DeviceKeys } from '../appservice/device-extensions.ts';
 import type { DeliveryState } from '../appservice/delivery-state.ts';
-import type { EntryKind, Segment, StoredRegistration } from './segment.ts';
+import type { Segment, StoredRegistration } from './segment.ts';
 
 /** What {@link SegmentLog.append} came to. */
 export type AppendOutcome =
@@ -49,7 +51,7 @@ export interface RouteMeasure {
 /** One entry routed to one appservice. */
 export interface RoutedEntry {
   readonly position: number;
-  readonly kind: EntryKind;
+  readonly kind: RoutedKind;
   readonly json: Uint8Array;
   /** Writer's wall clock of its segment. */
   readonly timeMs: number;
@@ -106,6 +108,8 @@ export interface StoredRoom {
 export interface Checkpoint {
   readonly position: number;
   readonly streamPositions: Readonly<Record<string, number>>;
+  /** The latest numbers of keys of devices; at most 10,000 devices. Absent: none are known. */
+  readonly deviceKeys?: readonly DeviceKeys[];
   /** Log position of the newest registration change at or below `position`. */
   readonly registrationsVersion: number;
 }
@@ -152,7 +156,7 @@ export interface FoldStore {
   listServerNames(): Promise<string[]>;
 }
 
-/** A transaction that was cut and is not finished: a txn id and a closed choice of log entries. */
+/** A transaction that was cut and is not finished: a txn id, a closed choice of log entries, and how they are shown. */
 export interface TransactionRecord {
   /** Decimal integer as text; grows with every cut of an appservice. */
   readonly txnId: string;
@@ -161,6 +165,8 @@ export interface TransactionRecord {
    * flattened and ascending.
    */
   readonly ranges: readonly number[];
+  /** What the body has beside `events`, decided at the cut. Absent: nothing. */
+  readonly bodyKeys?: readonly BodyKey[];
   readonly entryCount: number;
   /** Delivered position once this transaction is complete; at or above the last of the ranges. */
   readonly through: number;

@@ -20,16 +20,26 @@ const NUMBER_BYTES = 4;
 const ENTRY_HEAD_BYTES = 5;
 const ROUTE_NUMBERS = 3;
 /** The order is part of the format; append only. */
-const KINDS: readonly EntryKind[] = ['event', 'ephemeral', 'to_device', 'device_list', 'mark'];
+const KINDS: readonly EntryKind[] = ['event', 'ephemeral', 'to_device', 'device_list', 'mark', 'device_keys'];
 
-interface Facts extends Pick<Segment, 'roomDeltas' | 'streamPositions' | 'registrationChanges' | 'registrationsVersion' | 'nonce' | 'timeMs'> {
+interface Facts extends Pick<Segment, 'roomDeltas' | 'streamPositions' | 'streamsBefore' | 'deviceKeys' | 'registrationChanges' | 'registrationsVersion' | 'nonce' | 'timeMs'> {
   readonly appserviceIds: readonly string[];
 }
 
 /** The bytes stand in a buffer of their own, which may be handed over whole. */
 export function encodeSegment(segment: Segment): Uint8Array<ArrayBuffer> {
-  const { routes, roomDeltas, streamPositions, registrationChanges, registrationsVersion, nonce, timeMs, entries } = segment;
-  const facts: Facts = { appserviceIds: routes.map(({ appserviceId }) => appserviceId), roomDeltas, streamPositions, registrationChanges, registrationsVersion, nonce, timeMs };
+  const { routes, roomDeltas, streamPositions, streamsBefore, deviceKeys, registrationChanges, registrationsVersion, nonce, timeMs, entries } = segment;
+  const facts: Facts = {
+    appserviceIds: routes.map(({ appserviceId }) => appserviceId),
+    roomDeltas,
+    streamPositions,
+    ...(streamsBefore === undefined ? {} : { streamsBefore }),
+    ...(deviceKeys === undefined ? {} : { deviceKeys }),
+    registrationChanges,
+    registrationsVersion,
+    nonce,
+    timeMs,
+  };
   const text = Buffer.from(JSON.stringify(facts));
   const numberCount = routes.reduce((sum, { ranges }) => sum + ROUTE_NUMBERS + ranges.length, 0);
   const jsonBytes = entries.reduce((sum, { json }) => sum + json.byteLength, 0);
@@ -131,7 +141,7 @@ export function collectRouted(segment: Segment, appserviceId: string, after: num
     const last = Math.min(ranges[range + 1] ?? -1, through - segment.firstPosition);
     for (let index = first; index <= last; index++) {
       const entry = segment.entries[index];
-      if (entry === undefined) throw new StoreError('unreadable', `the segment at log position ${segment.firstPosition} has a route beyond its entries`);
+      if (entry === undefined || entry.kind === 'mark') throw new StoreError('unreadable', `the segment at log position ${segment.firstPosition} has a route to what it does not hold`);
       bytes += entry.json.byteLength;
       if (found.length >= limits.entriesMax || (found.length > 0 && bytes > limits.bytesMax)) return -1;
       found.push({ position: segment.firstPosition + index, kind: entry.kind, json: entry.json, timeMs: segment.timeMs });

@@ -6,13 +6,15 @@
  * segment        what one group commit appended: entries, their routes, and the facts that changed with them.
  * route          appservice → which entries of the segment it gets.
  */
+import type { RoutedKind } from '../appservice/body-keys.ts';
+import type { DeviceKeys } from '../appservice/device-extensions.ts';
 
 /** `mark` takes a log position for a segment that changes facts without carrying anything to deliver; it is never routed. */
-export type EntryKind = 'event' | 'ephemeral' | 'to_device' | 'device_list' | 'mark';
+export type EntryKind = RoutedKind | 'mark';
 
 export interface Entry {
   readonly kind: EntryKind;
-  /** The JSON text as it arrived, without surrounding white space. Empty for a mark. */
+  /** The JSON text, without surrounding white space: of an event as it arrived. Empty for a mark. */
   readonly json: Uint8Array;
 }
 
@@ -58,6 +60,10 @@ export interface Segment {
   readonly roomDeltas: readonly RoomDelta[];
   /** Stream name → stream position that becomes durable with this segment. */
   readonly streamPositions: Readonly<Record<string, number>>;
+  /** Where every stream stood before this segment. Absent: nothing is routed by it, or it is not known. */
+  readonly streamsBefore?: Readonly<Record<string, number>>;
+  /** The latest numbers of keys of devices that an appservice is told of. Absent: none changed. */
+  readonly deviceKeys?: readonly DeviceKeys[];
   readonly registrationChanges: readonly RegistrationChange[];
   /** Log position of the newest registration change that the routes were decided with; 0 before any. */
   readonly registrationsVersion: number;

@@ -111,7 +111,7 @@ test('a malformed request is refused by the name of its field', () => {
   const refused = (parse: () => unknown, field: string): void => {
     assert.throws(parse, (error) => error instanceof RefusalError && error.reason === 'INVALID_FIELD' && error.details.field === field);
   };
-  const manyUsers = Object.fromEntries(Array.from({ length: 10_001 }, (_, at) => [`@${at}:hs.test`, {}]));
+  const manyUsers = Object.fromEntries(Array.from({ length: 1_001 }, (_, at) => [`@${at}:hs.test`, {}]));
   for (const bytes of [Buffer.from(''), Buffer.from([0xff]), json(null), json([]), json({ u: 1 }), json({ u: { d: 1 } }), json({ u: { d: [1] } }), json({ u: { d: Array(101).fill('a') } }), json(manyUsers), Buffer.from(`{"a":"${'x'.repeat(1024 * 1024)}"}`), Buffer.from(`{"a":${'['.repeat(50_000)}${']'.repeat(50_000)}}`)]) {
     refused(() => keyClaimFrom(bytes, 'json'), 'json');
   }

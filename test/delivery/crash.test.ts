@@ -6,7 +6,7 @@ import { violations } from '../support/delivery-checker.ts';
 import { DeliveryWorld, DOWN, eventsOf, OK, rejected, TOO_LARGE } from '../support/delivery-world.ts';
 import type { ProcessOptions } from '../support/delivery-world.ts';
 
-const SMALL = { entriesMax: 3, bytesMax: 400 };
+const SMALL = { eventsMax: 3, bytesMax: 400 };
 
 /** Traffic for two appservices, one of which fails now and then, refuses an event, and pauses in between. */
 async function scenario(world: DeliveryWorld): Promise<void> {

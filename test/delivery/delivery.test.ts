@@ -295,13 +295,22 @@ test('M8 R18 there is one log line per attempt, with everything and without a to
   world.routeMany(['a'], 2);
   await world.advance(2_000);
   const lines = world.logged.filter(({ message }) => message === 'delivery attempt');
-  const common = { server_name: 'hs.example', appservice_id: 'a', txn_id: world.pushes[0]?.txnId, event_count: 2, body_bytes: world.pushes[0]?.text.length, failure: null, misconfiguration: false, duration_ms: 0 };
+  const common = { server_name: 'hs.example', appservice_id: 'a', txn_id: world.pushes[0]?.txnId, event_count: 2, body_bytes: world.pushes[0]?.text.length, path: 'v1', failure: null, misconfiguration: false, duration_ms: 0 };
   const next = world.store.accepted.find(({ after }) => after.deliveryState === 'retrying')?.after.transaction?.nextAttemptTimeMs;
   assert.deepEqual(lines.map(({ fields }) => fields), [
     { ...common, attempt: 1, outcome: 'rejected', http_status: 503, error: 'The appservice answered 503.', next_attempt_time_ms: next },
     { ...common, attempt: 2, outcome: 'delivered', http_status: 200, error: null, next_attempt_time_ms: null },
   ]);
   assert.doesNotMatch(JSON.stringify(world.logged), /as_a|hs_a/);
+});
+
+test('R106 the line of an attempt says which path decided', async () => {
+  const { world } = await worldOf(['a']);
+  world.answer = () => ({ ...OK, path: 'legacy' });
+  world.routeMany(['a'], 2);
+  await world.advance(2_000);
+  assert.deepEqual(world.logged.filter(({ message }) => message === 'delivery attempt').map(({ fields }) => fields['path']), ['legacy']);
+  assert.deepEqual(world.metered, ['attempt a delivered', 'delivered a 2']);
 });
 
 test('metrics hear of every attempt and of what was delivered', async () => {

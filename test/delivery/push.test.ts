@@ -369,3 +369,30 @@ test('pushes to a unix socket', async () => {
     await rm(folder, { recursive: true });
   }
 });
+
+test('R59 R104 I3 one push that tries both paths sends the same bytes under the same txn id, and has one outcome that says by which', async () => {
+  await using world = new PushWorld();
+  await using receiver = await Receiver.start(answer(404, ''), answer(200), answer(500));
+  const registration = registrationFor(receiver.url, { delivery_options: { legacy_paths: 'unrecognized' } });
+  const body = '{"events":[{"content":{"body":"é"}}]}';
+  assert.deepEqual(await world.send(registration, '17', body), { kind: 'delivered', httpStatus: 200, path: 'legacy' });
+  assert.deepEqual(receiver.requests.map(({ method, target, body: bytes }) => [method, target, bytes.toString()]), [
+    ['PUT', '/_matrix/app/v1/transactions/17', body],
+    ['PUT', '/transactions/17', body],
+  ]);
+  const failed = await world.send(registration, '18', body);
+  assert.deepEqual([failed.kind, failed.path, receiver.requests.at(-1)?.target, receiver.requests.length], ['rejected', 'legacy', '/transactions/18', 3]);
+});
+
+test('R71 R106 a 413 or a Retry-After of version 1 is not covered up by a legacy path that fails', async () => {
+  for (const legacy of [answer(404), answer(404, ''), answer(308, ''), answer(500), reset]) {
+    await using world = new PushWorld();
+    await using receiver = await Receiver.start(answer(413), legacy, answer(429, '', { 'retry-after': '7' }), legacy);
+    const registration = registrationFor(receiver.url, { delivery_options: { legacy_paths: 'any_error' } });
+    const large = await world.send(registration);
+    assert.deepEqual([large.kind, large.path], ['too_large', undefined]);
+    const busy = await world.send(registration);
+    assert.deepEqual([busy.kind === 'rejected' && busy.retryAfterMs, busy.path], [7_000, undefined]);
+    assert.equal(receiver.requests.length, 4);
+  }
+});

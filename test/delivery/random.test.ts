@@ -11,7 +11,7 @@ import { DeliveryWorld, DOWN, eventsOf, OK, rejected, TOO_LARGE } from '../suppo
 import type { ProcessOptions, RouterProcess } from '../support/delivery-world.ts';
 
 const IDS = ['a', 'b', 'c'] as const;
-const SETTINGS = { entriesMax: 4, bytesMax: 150, backoff: { firstMs: 500, maxMs: 8_000 }, statesMax: 2 };
+const SETTINGS = { eventsMax: 4, bytesMax: 150, backoff: { firstMs: 500, maxMs: 8_000 }, statesMax: 2 };
 
 interface History {
   readonly seed: number;

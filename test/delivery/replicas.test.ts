@@ -5,7 +5,7 @@ import { violations } from '../support/delivery-checker.ts';
 import { DeliveryWorld, DOWN, later, OK } from '../support/delivery-world.ts';
 import type { RouterProcess } from '../support/delivery-world.ts';
 
-const SHARED = { exclusive: false, settings: { entriesMax: 3 } } as const;
+const SHARED = { exclusive: false, settings: { eventsMax: 3 } } as const;
 const IDS = Array.from({ length: 12 }, (_, at) => `as${at}`);
 
 async function worldOf(count: number) {

@@ -217,11 +217,21 @@ test('TLS: trusts the ca_file of the appservice and nothing instead of it', asyn
   assert.equal(await result(`https://as.example:${receiver.port}`, cert), 'answered');
   assert.equal(await result(`https://elsewhere.example:${receiver.port}`, cert), 'tls');
   await using proxy = await Receiver.start(tunnelTo(receiver.port));
-  assert.equal(failureOf(await get(world, 'https://as.example:9000', { caFile: cert, proxy: `http://127.0.0.1:${proxy.port}` })), 'answered');
+  const hostBefore = receiver.requests.length;
+  assert.equal(failureOf(await get(world, 'https://as.example:9000/base', { caFile: cert, proxy: `http://user:p%40ss@127.0.0.1:${proxy.port}` })), 'answered');
+  const [asked] = proxy.requests;
+  assert.deepEqual([asked?.method, asked?.target, asked?.headers['proxy-authorization'], asked?.headers['authorization']], ['CONNECT', 'as.example:9000', `Basic ${Buffer.from('user:p@ss').toString('base64')}`, undefined]);
+  const inside = receiver.requests[hostBefore];
+  assert.deepEqual([inside?.target, inside?.headers['host'], inside?.headers['proxy-authorization']], ['/base/path', 'as.example:9000', undefined]);
+  assert.equal(await result(`https://as.example.:${receiver.port}`, cert), 'answered');
   assert.equal(await result(receiver.url), 'tls');
   assert.equal(await result(receiver.url, other), 'tls');
   assert.equal(await result(receiver.url, `${folder}/missing.pem`), 'local_error');
   assert.equal(await result(receiver.url, `${folder}/empty.pem`), 'local_error');
+  await writeFile(`${folder}/large.pem`, (await readFile(cert, 'utf8')).padEnd(1024 * 1024 + 1, '\n'));
+  await promisify(execFile)('mkfifo', [`${folder}/pipe.pem`]);
+  // Neither ends by itself: a device gives bytes for ever, a pipe waits for a writer.
+  for (const caFile of ['/dev/zero', `${folder}/pipe.pem`, `${folder}/large.pem`, folder]) assert.equal(await result(receiver.url, caFile), 'local_error', caFile);
   await using plain = await Receiver.startWith({ scripts: [], onConnection: (connection) => connection.write('HTTP/1.1 400 Bad Request\r\n\r\n') });
   assert.equal(await result(plain.url.replace('http:', 'https:'), cert), 'tls');
 });
@@ -239,18 +249,29 @@ function tunnelTo(port: number): Script {
   };
 }
 
-test('goes through the proxy of the appservice, which resolves the name', async () => {
-  await using receiver = await Receiver.start(answer(200));
-  await using proxy = await Receiver.start(tunnelTo(receiver.port));
+test('hands a request that is not encrypted to the proxy of the appservice, which resolves the name', async () => {
+  await using proxy = await Receiver.start(answer(200));
   const { network, dialled } = scriptedNetwork({});
   await using world = new PushWorld({ network });
   const at = `http://user:p%40ss@127.0.0.1:${proxy.port}`;
-  for (let call = 0; call < 3; call++) assert.equal(failureOf(await get(world, 'http://inside.example:9000/base', { proxy: at })), 'answered');
+  for (let call = 0; call < 3; call++) assert.equal(failureOf(await get(world, 'http://inside.example:9000/base/', { proxy: at })), 'answered');
+  assert.equal(failureOf(await get(world, 'http://[2606:4700::1]', { proxy: `http://127.0.0.1:${proxy.port}` })), 'answered');
   assert.deepEqual(new Set(dialled), new Set(['127.0.0.1']));
-  assert.equal(proxy.requests[0]?.method, 'CONNECT');
-  assert.equal(proxy.requests[0]?.target, 'inside.example:9000');
-  assert.equal(proxy.requests[0]?.headers['proxy-authorization'], `Basic ${Buffer.from('user:p@ss').toString('base64')}`);
-  assert.deepEqual([receiver.requests[0]?.target, receiver.requests[0]?.headers['host'], receiver.requests[0]?.headers['proxy-authorization']], ['/base/path', 'inside.example:9000', undefined]);
+  const proof = `Basic ${Buffer.from('user:p@ss').toString('base64')}`;
+  assert.deepEqual(
+    proxy.requests.slice(2).map(({ method, target, headers }) => [method, target, headers['host'], headers['proxy-authorization']]),
+    [['GET', 'http://inside.example:9000/base/path', 'inside.example:9000', proof], ['GET', 'http://[2606:4700::1]/path', '[2606:4700::1]', undefined]],
+  );
+});
+
+test('what a proxy refuses is no answer of the appservice', async () => {
+  await using proxy = await Receiver.start(answer(407, 'who are you?'));
+  await using world = new PushWorld();
+  const refused = await get(world, 'http://x.example/', { proxy: `http://127.0.0.1:${proxy.port}` });
+  assert.equal(failureOf(refused), 'connection_refused');
+  assert.match(refused.kind === 'failed' ? (refused.sentence ?? '') : '', /proxy .*HTTP 407/);
+  await using appservice = await Receiver.start(answer(407));
+  assert.equal(failureOf(await get(world, appservice.url)), 'answered');
 });
 
 test('a proxy is no way around the policy, and its refusals are told', async () => {
@@ -262,17 +283,17 @@ test('a proxy is no way around the policy, and its refusals are told', async () 
   assert.equal(failureOf(await get(world, 'http://x.example/', { proxy: 'http://169.254.169.254:3128/' })), 'address_refused');
   assert.equal(failureOf(await get(world, 'http://x.example/', { proxy: 'socks5://127.0.0.1:1' })), 'address_refused');
   assert.deepEqual(dialled, []);
-  const refused = await get(world, 'http://x.example/', { proxy: at });
+  const refused = await get(world, 'https://x.example/', { proxy: at });
   assert.match(refused.kind === 'failed' ? (refused.sentence ?? '') : '', /HTTP 407/);
-  assert.equal(failureOf(await get(world, 'http://x.example/', { proxy: at })), 'connection_refused');
-  assert.equal(failureOf(await get(world, 'http://x.example/', { proxy: at })), 'connection_reset');
+  assert.equal(failureOf(await get(world, 'https://x.example/', { proxy: at })), 'connection_refused');
+  assert.equal(failureOf(await get(world, 'https://x.example/', { proxy: at })), 'connection_reset');
   await proxy.until(({ openCount }) => openCount === 0);
 });
 
 test('a proxy that never answers ends with the connect time-out', async () => {
   await using proxy = await Receiver.start(hang);
   await using world = new PushWorld();
-  const result = get(world, 'http://x.example/', { proxy: `http://127.0.0.1:${proxy.port}`, timeoutMs: 60_000 });
+  const result = get(world, 'https://x.example/', { proxy: `http://127.0.0.1:${proxy.port}`, timeoutMs: 60_000 });
   await proxy.received(1);
   await world.clock.advance(10_000);
   assert.equal(failureOf(await result), 'timeout');

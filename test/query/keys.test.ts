@@ -48,6 +48,13 @@ test('R100 each owner is asked for its own users, for the shortfall only, once, 
   );
 });
 
+test('R107 key requests have no legacy path, whatever the registration says', async () => {
+  await using world = new LookupWorld();
+  await using receiver = await Receiver.start(UNKNOWN, answer(500));
+  for (const legacy_paths of ['unrecognized', 'any_error'] as const) await claim(world, owning([appserviceAt(legacy_paths, receiver, { delivery_options: { legacy_paths } }), ANN]));
+  assert.deepEqual(receiver.requests.map(({ target }) => target), [CLAIM_PATH, CLAIM_PATH]);
+});
+
 test('R100 where the homeserver has all keys, and where nobody owns the user, nobody is asked', async () => {
   await using world = new LookupWorld();
   await using receiver = await Receiver.start(answer(500));
@@ -121,6 +128,35 @@ test('R102 an appservice that does not know the endpoint is left alone for a tim
   assert.deepEqual(world.warnings, []);
 });
 
+test('R102 unknown routes told to several at the same time count once', LIMIT, async () => {
+  await using world = new LookupWorld();
+  const release: (() => void)[] = [];
+  await using receiver = await Receiver.start((connection, request) => void release.push(() => UNKNOWN(connection, request)));
+  const owners = owning([appserviceAt('irc', receiver), ANN]);
+  const asking = [claim(world, owners), claim(world, owners), claim(world, owners)];
+  await receiver.received(3);
+  for (const go of release) go();
+  await Promise.all(asking);
+  await world.push.clock.advance(60_000);
+  const again = claim(world, owners);
+  await receiver.received(4);
+  release.at(-1)?.();
+  await again;
+});
+
+test('R100 R101 an answer of 900 KiB is read whole; of several only as many as fit together', LIMIT, async () => {
+  await using world = new LookupWorld();
+  const long = (who: string): Script => given({ device_keys: { [who]: { D: { more: 'x'.repeat(900_000) } } } });
+  const ids = ['a', 'b', 'c'];
+  const receivers = await Promise.all(ids.map((id) => Receiver.start(long(`@${id}:example.org`))));
+  const owners = owning(...ids.map((id, at): [Registration, string] => [appserviceAt(id, receivers[at] ?? { url: '' }), `@${id}:example.org`]));
+  const wanted = keyQueryFrom(json(Object.fromEntries(ids.map((id) => [`@${id}:example.org`, []]))), 'json');
+  const result = await world.keys.query(LOOKUP_SERVER, wanted, {}, owners);
+  assert.deepEqual(result.failedAppserviceIds, ['c']);
+  assert.ok(result.json.length > 1_800_000 && result.json.includes('@b:example.org') && !result.json.includes('@c:example.org'));
+  for (const receiver of receivers) await receiver[Symbol.asyncDispose]();
+});
+
 test('R102 a changed registration is asked at once, and any other answer begins the times anew', LIMIT, async () => {
   await using world = new LookupWorld();
   await using receiver = await Receiver.start(UNKNOWN, UNKNOWN, UNKNOWN, answer(500), UNKNOWN, keysOf(ANN));
@@ -171,7 +207,7 @@ test('key requests that hang hold up neither transactions nor third-party look-u
   await using world = new LookupWorld();
   await using receiver = await Receiver.startWith({ scripts: [(connection, { method, target }) => (target.includes('/keys/') ? hang : answer(200, '[]'))(connection, { method, target, headers: {}, body: Buffer.alloc(0), connection: 1 })] });
   const irc = appserviceAt('irc', receiver);
-  const asking = Array.from({ length: 20 }, () => claim(world, owning([irc, ANN])));
+  const asking = Array.from({ length: 16 }, () => claim(world, owning([irc, ANN])));
   await receiver.received(8);
   assert.deepEqual(await world.push.send(irc), { kind: 'delivered', httpStatus: 200 });
   const look = await world.thirdParty.lookUp(LOOKUP_SERVER, 'users', { by: 'identifier', identifier: ANN }, [irc]);

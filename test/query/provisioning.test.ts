@@ -5,10 +5,13 @@ import type { Provision, ProvisionSubject } from '../../src/appservice/provision
 import { RefusalError } from '../../src/appservice/refusal.ts';
 import type { Registration } from '../../src/appservice/registration.ts';
 import type { LogFields, Logger } from '../../src/logger.ts';
+import { systemNetwork } from '../../src/query/connect.ts';
+import type { Network } from '../../src/query/connect.ts';
 import { Provisioning, PROVISIONING_LIMITS } from '../../src/query/provisioning.ts';
 import type { ProvisioningOptions } from '../../src/query/provisioning.ts';
 import { seededRandom, settle } from '../support/clock.ts';
 import { AS_TOKEN, HS_TOKEN, PushWorld, registrationFor } from '../support/push-world.ts';
+import type { PushWorldOptions } from '../support/push-world.ts';
 import { answer, close, hang, raw, Receiver, reset, unusedPort } from '../support/receiver.ts';
 
 const USER: ProvisionSubject = { kind: 'users', identifier: '@irc_x:example.org' };
@@ -19,13 +22,15 @@ const no = answer(404);
 
 /** Queries over the client and the clock of a PushWorld. */
 class QueryWorld implements AsyncDisposable {
-  readonly push = new PushWorld();
-  readonly clock = this.push.clock;
+  readonly push: PushWorld;
+  readonly clock: PushWorld['clock'];
   readonly events: DomainEventRecord[] = [];
   readonly logged: { readonly level: string; readonly fields: LogFields; readonly message: string }[] = [];
   readonly provisioning: Provisioning;
 
-  constructor(changes: Partial<ProvisioningOptions> = {}) {
+  constructor(changes: Partial<ProvisioningOptions> = {}, push: PushWorldOptions = {}) {
+    this.push = new PushWorld(push);
+    this.clock = this.push.clock;
     const log = (level: string) => (fields: LogFields, message: string) => void this.logged.push({ level, fields, message });
     const logger: Logger = { debug: log('debug'), info: log('info'), warn: log('warn'), error: log('error') };
     this.provisioning = new Provisioning({
@@ -111,6 +116,34 @@ test('R56 the token stands in the query too for an appservice that wants it ther
   await world.ask([as('irc', receiver, { delivery_options: { legacy_auth: 'both' } })]);
   assert.equal(receiver.requests[0]?.target, `/_matrix/app/v1/users/%40irc_x%3Aexample.org?access_token=${HS_TOKEN}`);
   assert.equal(receiver.requests[0]?.headers['authorization'], `Bearer ${HS_TOKEN}`);
+});
+
+test('R104 R105 R107 users and aliases are asked for at their legacy paths only where v1 knows no such route', async () => {
+  await using world = new QueryWorld();
+  await using receiver = await Receiver.start(answer(404, '{"errcode":"M_NOT_FOUND"}'), answer(404, ''), yes, answer(404, 'Cannot GET'), answer(404, '{"errcode":"M_NOT_FOUND"}'));
+  const irc = as('irc', receiver, { delivery_options: { legacy_paths: 'unrecognized' } });
+  assert.deepEqual(await world.ask([irc]), NO);
+  assert.equal(receiver.requests.length, 1);
+  assert.deepEqual(await world.ask([irc]), { exists: true, appserviceId: 'irc' });
+  assert.deepEqual(await world.ask([irc], ALIAS), NO);
+  assert.deepEqual(receiver.requests.slice(2).map(({ target }) => target), ['/users/%40irc_x%3Aexample.org', '/_matrix/app/v1/rooms/%23irc_x%3Aexample.org', '/rooms/%23irc_x%3Aexample.org']);
+  assert.deepEqual(world.logged.map(({ fields }) => [fields['outcome'], fields['path'], fields['attempt_count']]), [['no', 'v1', 1], ['yes', 'legacy', 1], ['no', 'legacy', 1]]);
+});
+
+test('R117 a query answered with a redirect to a metadata address fails, and nothing is dialled there', async () => {
+  for (const legacy_paths of ['off', 'unrecognized', 'any_error'] as const) {
+    const dialled: string[] = [];
+    const network = systemNetwork();
+    const dial: Network['dial'] = (target, signal) => {
+      dialled.push(target.kind === 'tcp' ? target.addresses.join() : target.path);
+      return network.dial(target, signal);
+    };
+    await using world = new QueryWorld({}, { network: { dial } });
+    await using receiver = await Receiver.start(answer(302, '', { location: 'http://169.254.169.254/latest/meta-data/' }));
+    await assert.rejects(world.ask([as('irc', receiver, { delivery_options: { legacy_paths } })]), refusedWith('APPSERVICE_SERVICE_UNAVAILABLE'));
+    assert.deepEqual(new Set(dialled), new Set(['127.0.0.1']));
+    assert.equal(receiver.requests.length, legacy_paths === 'any_error' ? 2 : 1);
+  }
 });
 
 test('R111 without a candidate the answer is no, and nothing is sent, told or logged', async () => {

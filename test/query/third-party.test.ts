@@ -21,7 +21,7 @@ const list = (world: LookupWorld, registrations: readonly Registration[], name =
 const namesOf = ({ matches }: ThirdPartyMatches): string[] => matches.map(({ appserviceId, identifier }) => `${appserviceId} ${identifier}`);
 const instancesOf = ({ protocols }: ThirdPartyProtocols): string[] => protocols.flatMap(({ instances }) => instances.map(({ instanceId }) => instanceId));
 
-test('R126 R129 each look-up has its path, the fields in their order, and the hs_token where the appservice wants it', async () => {
+test('R120 R126 R129 each look-up has its path, the fields in their order, and the hs_token where the appservice wants it', async () => {
   await using world = new LookupWorld();
   await using receiver = await Receiver.start(answer(404));
   const irc = appserviceAt('irc', receiver);
@@ -44,6 +44,15 @@ test('R126 R129 each look-up has its path, the fields in their order, and the hs
     ],
   );
   for (const { headers } of receiver.requests) assert.equal(headers['authorization'], `Bearer ${HS_TOKEN}`);
+});
+
+test('R104 R107 a look-up goes to the unstable path where the appservice does not know v1, and its results count', async () => {
+  await using world = new LookupWorld();
+  await using receiver = await Receiver.start(answer(404, '{"errcode":"M_UNRECOGNIZED"}'), users('ann'), users('bob'));
+  const irc = appserviceAt('irc', receiver, { delivery_options: { legacy_paths: 'unrecognized' } });
+  assert.deepEqual(namesOf(await find(world, [irc])), ['irc @ann:example.org']);
+  assert.deepEqual(namesOf(await find(world, [irc])), ['irc @bob:example.org']);
+  assert.deepEqual(receiver.requests.map(({ target }) => target), ['v1', 'unstable', 'unstable'].map((version) => `/_matrix/app/${version}/thirdparty/user/irc?nick=ann`));
 });
 
 test('R127 results of all appservices stand together in registration order, whoever answers first', LIMIT, async () => {
@@ -113,6 +122,16 @@ test('R127 more results than an answer may have are cut, from the first on, and 
   assert.deepEqual(world.warnings.map(({ fields }) => fields['dropped_count']), [1]);
 });
 
+test('R127 an answer of 200 KiB is read whole; results beyond their bytes are cut, and told once', async () => {
+  await using world = new LookupWorld({ thirdParty: { resultBytesMax: 500_000 } });
+  const long = { ...user('ann'), more: 'x'.repeat(200_000) };
+  await using receiver = await Receiver.start(answer(200, JSON.stringify([long])));
+  const found = await find(world, ['a', 'b', 'c'].map((id) => appserviceAt(id, receiver)));
+  assert.deepEqual([namesOf(found), found.failedAppserviceIds], [['a @ann:example.org', 'b @ann:example.org'], []]);
+  assert.deepEqual(JSON.parse(found.matches[0]?.json ?? ''), long);
+  assert.deepEqual(world.warnings.map(({ fields }) => fields['dropped_count']), [1]);
+});
+
 test('I8 many that hang take no longer than the call may, and those behind them are named as failed', LIMIT, async () => {
   await using world = new LookupWorld({ thirdParty: { callQuestionsMax: 2 } });
   await using hanging = await Receiver.start(hang);
@@ -128,14 +147,14 @@ test('look-ups that hang hold up no transaction to the same appservice', LIMIT, 
   await using world = new LookupWorld();
   await using receiver = await Receiver.startWith({ scripts: [(connection, request) => (request.method === 'PUT' ? answer(200) : hang)(connection, request)] });
   const irc = appserviceAt('irc', receiver);
-  const asking = Array.from({ length: 16 }, (_, at) => find(world, [irc], { by: 'identifier', identifier: `@${at}:example.org` }));
+  const asking = Array.from({ length: 8 }, (_, at) => find(world, [irc], { by: 'identifier', identifier: `@${at}:example.org` }));
   await receiver.received(8);
   assert.deepEqual(await world.push.send(irc), { kind: 'delivered', httpStatus: 200 });
   await world.thirdParty[Symbol.asyncDispose]();
   for (const one of asking) await assert.rejects(one, refusedWith('DRAINING'));
 });
 
-test('R121 look-ups of the same that overlap are one, unless the candidates have changed', LIMIT, async () => {
+test('look-ups of the same that overlap are one, unless the candidates have changed', LIMIT, async () => {
   await using world = new LookupWorld();
   await using receiver = await Receiver.start(hang, users('ann'));
   const irc = appserviceAt('irc', receiver);
@@ -222,6 +241,14 @@ test('R130 an old answer stands in for an appservice that fails, for a day; a de
   assert.deepEqual(instancesOf(await list(world, [a])), ['a|libera']);
   await world.push.clock.advance(1);
   assert.deepEqual(await list(world, [a]), { protocols: [], failedAppserviceIds: ['a'] });
+});
+
+test('R130 what a registration answered does not stand in for another that took its place and fails', LIMIT, async () => {
+  await using world = new LookupWorld();
+  await using receiver = await Receiver.start(protocol('libera'), answer(500));
+  const irc = appserviceAt('irc', receiver);
+  assert.deepEqual(instancesOf(await list(world, [irc])), ['irc|libera']);
+  assert.deepEqual(await list(world, [{ ...irc }]), { protocols: [], failedAppserviceIds: ['irc'] });
 });
 
 test('R130 what is kept is bounded in number and in bytes; the least recently used goes first', LIMIT, async () => {

@@ -1,7 +1,9 @@
 /** Published appservice libraries judge what the router puts on the wire. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Registration } from '../../src/appservice/registration.ts';
 import { AS_TOKEN, HS_TOKEN, PushWorld, registrationFor } from '../support/push-world.ts';
+import { answer, Receiver } from '../support/receiver.ts';
 import { startBotSdk } from '../support/receiver-bot-sdk.ts';
 import { startBotSdkLegacy } from '../support/receiver-bot-sdk-legacy.ts';
 import { startMatrixAppservice } from '../support/receiver-matrix-appservice.ts';
@@ -103,6 +105,44 @@ test('R55 R56 matrix-bot-sdk 0.5 knows no bearer token: rejected and reported as
   assert.equal((await world.send(outdated, '1', body(events(1, 1)))).kind, 'delivered');
   assert.equal(receiver.events.length, 1);
 });
+
+test('R106 matrix-appservice redirects legacy paths, so a refusal by version 1 is what is told, and nothing is followed', async () => {
+  await using world = new PushWorld();
+  await using receiver = await startMatrixAppservice({ hsToken: 'another' });
+  const outcome = await world.send(registrationFor(receiver.url, { delivery_options: { legacy_paths: 'any_error' } }), '1', body(events(1, 1)));
+  assert.match(outcome.kind === 'rejected' ? outcome.message : '', /hs_token \(HTTP 403, M_FORBIDDEN\)/);
+  assert.equal(outcome.path, undefined);
+});
+
+test('R71 R106 matrix-appservice that finds a transaction too large is sent smaller ones, legacy paths or not', async () => {
+  await using world = new PushWorld();
+  await using receiver = await startMatrixAppservice({ hsToken: HS_TOKEN });
+  const large = { ...events(1, 1)[0], content: { body: 'a'.repeat(6_000_000) } };
+  assert.equal((await world.send(registrationFor(receiver.url, { delivery_options: { legacy_paths: 'any_error' } }), '1', body([large]))).kind, 'too_large');
+});
+
+test('R56 R107 matrix-bot-sdk 0.5 takes a transaction by the legacy path with the token in the query alone', async () => {
+  await using world = new PushWorld();
+  await using homeserver = await StubHomeserver.start();
+  await using receiver = await startBotSdkLegacy({ hsToken: HS_TOKEN, asToken: AS_TOKEN, homeserverUrl: homeserver.url });
+  await using front = await withoutVersion1(receiver.url);
+  const outdated = (legacy_auth: 'off' | 'query_only'): Registration => registrationFor(front.url, { delivery_options: { legacy_paths: 'unrecognized', legacy_auth } });
+  const refused = await world.send(outdated('off'), '1', body(events(1, 1)));
+  assert.deepEqual([refused.kind === 'rejected' && refused.httpStatus, refused.path], [401, 'legacy']);
+  assert.deepEqual(await world.send(outdated('query_only'), '1', body(events(1, 1))), { kind: 'delivered', httpStatus: 200, path: 'legacy' });
+  assert.equal(receiver.events.length, 1);
+});
+
+/** The appservice as it was before version 1: what it does not know it answers as Express does. */
+function withoutVersion1(url: string): Promise<Receiver> {
+  return Receiver.start((connection, request) => {
+    if (request.target.startsWith('/_matrix/')) return answer(404, '<!DOCTYPE html><pre>Cannot PUT</pre>')(connection, request);
+    const { host: _host, connection: _connection, ...headers } = request.headers;
+    void fetch(url + request.target, { method: request.method, headers, body: new Uint8Array(request.body) }).then(async (response) => {
+      answer(response.status, await response.text())(connection, request);
+    });
+  });
+}
 
 test('R49 R62 matrix-bot-sdk 0.8 emits exactly what was pushed, in order', async () => {
   await using world = new PushWorld();

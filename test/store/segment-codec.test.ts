@@ -7,7 +7,7 @@ import { collectRouted, decodeSegment, encodeSegment, measureRoute } from '../..
 import type { EntryKind, Segment } from '../../src/store/segment.ts';
 import { eventEntries, eventEntry, readable, registrationOf, segmentOf } from './conformance/world.ts';
 
-const kinds: readonly EntryKind[] = ['event', 'ephemeral', 'to_device', 'device_list', 'mark'];
+const kinds: readonly EntryKind[] = ['event', 'ephemeral', 'to_device', 'device_list', 'device_keys', 'mark'];
 const entry = fc.record({ kind: fc.constantFrom(...kinds), json: fc.uint8Array({ maxLength: 60 }) }, { noNullPrototype: true });
 const delta = fc.oneof(
   fc.record({ kind: fc.constantFrom('joined' as const, 'left' as const), roomId: fc.string({ unit: 'binary' }), userId: fc.string() }, { noNullPrototype: true }),

@@ -46,7 +46,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'src/config.ts': [...YAML, 'src/config-schema.ts', 'src/config-page.ts'],
   'src/credentials.ts': [...GROUND, ...YAML],
   'src/ending-signal.ts': GROUND,
-  'src/homeserver.ts': [...DOMAIN, ...PORT, ...GROUND, 'src/ingest/', 'src/delivery/', RPC_PORTS],
+  'src/homeserver.ts': [...DOMAIN, ...PORT, ...GROUND, 'src/ingest/', 'src/delivery/', RPC_PORTS, 'src/submission-parser.ts'],
+  'src/submission-parser.ts': [...DOMAIN, 'src/ingest/', RPC_PORTS],
 };
 /** The two that put the rooms together. */
 const WIRING = ['src/service.ts', 'src/main.ts'];

@@ -130,7 +130,7 @@ export class MemoryLog implements SegmentLog, FoldStore {
         const ranges = segment.routes.find((route) => route.appserviceId === appserviceId)?.ranges ?? [];
         return segment.entries.flatMap((entry, index) => {
           const routed = ranges.some((first, at) => at % 2 === 0 && index >= first && index <= (ranges[at + 1] ?? -1));
-          return routed ? [{ position: segment.firstPosition + index, kind: entry.kind, json: entry.json, timeMs: segment.timeMs }] : [];
+          return routed && entry.kind !== 'mark' ? [{ position: segment.firstPosition + index, kind: entry.kind, json: entry.json, timeMs: segment.timeMs }] : [];
         });
       });
   }

@@ -3,13 +3,14 @@
  * an upsert that only matches an older one, so that a newer one shows as a key that exists already.
  */
 import type { Collection } from 'mongodb';
+import type { DeviceKeys } from '../../appservice/device-extensions.ts';
 import type { Checkpoint, Fold, FoldChanges, PositionedRegistration, StoredRoom } from '../port.ts';
 import type { StoredRegistration } from '../segment.ts';
 import type { CallOptions, MongoCalls } from './calls.ts';
 import { isOnlyDuplicateKeys } from './driver-error.ts';
 import type { StoredDocument } from './fields.ts';
 import { booleanField, documentField, integerField, listField, oneOfField, optionalField, textField } from './fields.ts';
-import type { CheckpointDocument, Collections, Key, RegistrationDocument, RoomDocument } from './schema.ts';
+import type { CheckpointDocument, Collections, DeviceKeysFields, Key, RegistrationDocument, RoomDocument } from './schema.ts';
 import { appserviceKey, keysOfServer, roomKey } from './schema.ts';
 
 export interface MongoFoldStoreOptions {
@@ -169,12 +170,13 @@ function storedRegistrationField(document: StoredDocument, name: string): Stored
   };
 }
 
-function checkpointDocument(serverName: string, { position, registrationsVersion, streamPositions }: Checkpoint): CheckpointDocument {
+function checkpointDocument(serverName: string, { position, registrationsVersion, streamPositions, deviceKeys }: Checkpoint): CheckpointDocument {
   return {
     _id: { server_name: serverName },
     position,
     registrations_version: registrationsVersion,
     stream_positions: Object.entries(streamPositions).map(([stream, streamPosition]) => ({ stream, position: streamPosition })),
+    ...(deviceKeys === undefined ? {} : { device_keys: deviceKeys.map(fieldsFromDeviceKeys) }),
   };
 }
 
@@ -185,6 +187,23 @@ function checkpointFrom(document: StoredDocument | null): Checkpoint {
     position: integerField(document, 'position'),
     streamPositions: Object.fromEntries(streams),
     registrationsVersion: integerField(document, 'registrations_version'),
+    ...(document['device_keys'] === undefined ? {} : { deviceKeys: listField(document, 'device_keys', deviceKeysField) }),
+  };
+}
+
+function fieldsFromDeviceKeys({ userId, deviceId, oneTimeKeyCounts, unusedFallbackKeyTypes }: DeviceKeys): DeviceKeysFields {
+  const counts = Object.entries(oneTimeKeyCounts).map(([algorithm, count]) => ({ algorithm, count }));
+  return { user_id: userId, device_id: deviceId, one_time_keys: counts, unused_fallback_key_types: unusedFallbackKeyTypes };
+}
+
+function deviceKeysField(document: StoredDocument, name: string): DeviceKeys {
+  const fields = documentField(document, name);
+  const counts = listField(fields, 'one_time_keys', documentField).map((item): [string, number] => [textField(item, 'algorithm'), integerField(item, 'count')]);
+  return {
+    userId: textField(fields, 'user_id'),
+    deviceId: textField(fields, 'device_id'),
+    oneTimeKeyCounts: Object.fromEntries(counts),
+    unusedFallbackKeyTypes: textList(fields, 'unused_fallback_key_types'),
   };
 }
 

@@ -85,11 +85,20 @@ export interface CheckpointDocument {
   readonly position: number;
   readonly registrations_version: number;
   readonly stream_positions: readonly { readonly stream: string; readonly position: number }[];
+  readonly device_keys?: readonly DeviceKeysFields[];
+}
+
+export interface DeviceKeysFields {
+  readonly user_id: string;
+  readonly device_id: string;
+  readonly one_time_keys: readonly { readonly algorithm: string; readonly count: number }[];
+  readonly unused_fallback_key_types: readonly string[];
 }
 
 export interface TransactionFields {
   readonly txn_id: string;
   readonly ranges: readonly number[];
+  readonly body_keys?: readonly string[];
   readonly entry_count: number;
   readonly through: number;
   readonly cut_time_ms: number;

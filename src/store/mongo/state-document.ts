@@ -1,5 +1,6 @@
 /** Delivery states and quarantined transactions, to and from their documents. */
 import { Binary } from 'mongodb';
+import { BODY_KEYS } from '../../appservice/body-keys.ts';
 import type { DeliveryState } from '../../appservice/delivery-state.ts';
 import type { AppserviceState, AttemptFailure, QuarantinedTransaction, TransactionRecord } from '../port.ts';
 import type { StoredDocument } from './fields.ts';
@@ -24,6 +25,7 @@ export function fieldsFromState(state: AppserviceState): StateFields {
     transaction: transaction && {
       txn_id: transaction.txnId,
       ranges: transaction.ranges,
+      ...(transaction.bodyKeys === undefined ? {} : { body_keys: transaction.bodyKeys }),
       entry_count: transaction.entryCount,
       through: transaction.through,
       cut_time_ms: transaction.cutTimeMs,
@@ -98,6 +100,7 @@ function transactionField(document: StoredDocument, name: string): TransactionRe
   return {
     txnId: textField(fields, 'txn_id'),
     ranges: listField(fields, 'ranges', integerField),
+    ...(fields['body_keys'] === undefined ? {} : { bodyKeys: listField(fields, 'body_keys', (item, key) => oneOfField(item, key, BODY_KEYS)) }),
     entryCount: integerField(fields, 'entry_count'),
     through: integerField(fields, 'through'),
     cutTimeMs: integerField(fields, 'cut_time_ms'),

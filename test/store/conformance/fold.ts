@@ -46,6 +46,17 @@ export const foldCases: readonly ConformanceCase[] = [
     },
   },
   {
+    title: 'R98 gives back the numbers of keys of devices exactly and in order, and none where none were saved',
+    run: async ({ store, second, fresh }) => {
+      const name = fresh();
+      const deviceKeys = ODD_TEXTS.map((text, at) => ({ userId: text, deviceId: `${text}2`, oneTimeKeyCounts: recordOf([[text, at], ['b', 0]]), unusedFallbackKeyTypes: at % 2 === 0 ? [] : [text, 'x'] }));
+      await store.saveFold(name, changes(4, { checkpoint: { position: 4, streamPositions: {}, deviceKeys, registrationsVersion: 0 } }));
+      assert.deepEqual((await second.loadFold(name)).checkpoint.deviceKeys, deviceKeys);
+      await store.saveFold(name, changes(5));
+      assert.equal((await second.loadFold(name)).checkpoint.deviceKeys, undefined);
+    },
+  },
+  {
     title: 'gives back rooms exactly, unknown lists and all',
     run: async ({ store, second, fresh }) => {
       const name = fresh();

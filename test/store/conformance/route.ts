@@ -30,12 +30,15 @@ const readRouteCases: readonly ConformanceCase[] = [
     title: 'I2 gives what is routed to the appservice, ascending, with kind, bytes and time',
     run: async ({ store, fresh }) => {
       const name = fresh();
-      const entries = [eventEntry('{"a":1}'), { kind: 'ephemeral' as const, json: bytesOf('{"b":2}') }, { kind: 'to_device' as const, json: bytesOf('{"c":3}') }];
-      await appendAll(store, name, [{ entries, routes: [['irc', [1, 2]]], timeMs: 42 }, { entries, routes: [['irc', [0, 0]]], timeMs: 43 }]);
-      assert.deepEqual((await store.readRoute(name, 'irc', 0, 6, ALL_ENTRIES)).map(readableEntry), [
-        { position: 2, kind: 'ephemeral', hex: '7b2262223a327d', timeMs: 42 },
-        { position: 3, kind: 'to_device', hex: '7b2263223a337d', timeMs: 42 },
-        { position: 4, kind: 'event', hex: '7b2261223a317d', timeMs: 43 },
+      const kinds = ['ephemeral', 'to_device', 'device_list', 'device_keys'] as const;
+      const entries = [eventEntry('{"a":1}'), ...kinds.map((kind, at) => ({ kind, json: bytesOf(`{"b":${at}}`) }))];
+      await appendAll(store, name, [{ entries, routes: [['irc', [1, 4]]], timeMs: 42 }, { entries, routes: [['irc', [0, 0]]], timeMs: 43 }]);
+      assert.deepEqual((await store.readRoute(name, 'irc', 0, 10, ALL_ENTRIES)).map(readableEntry), [
+        { position: 2, kind: 'ephemeral', hex: '7b2262223a307d', timeMs: 42 },
+        { position: 3, kind: 'to_device', hex: '7b2262223a317d', timeMs: 42 },
+        { position: 4, kind: 'device_list', hex: '7b2262223a327d', timeMs: 42 },
+        { position: 5, kind: 'device_keys', hex: '7b2262223a337d', timeMs: 42 },
+        { position: 6, kind: 'event', hex: '7b2261223a317d', timeMs: 43 },
       ]);
     },
   },

@@ -1,5 +1,6 @@
 /** AppserviceStateStore: one compare-and-set per appservice, by revision. */
 import assert from 'node:assert/strict';
+import { BODY_KEYS } from '../../../src/appservice/body-keys.ts';
 import type { DeliveryState } from '../../../src/appservice/delivery-state.ts';
 import type { AppserviceState, Store } from '../../../src/store/port.ts';
 import type { ConformanceCase } from './world.ts';
@@ -87,6 +88,19 @@ export const stateCases: readonly ConformanceCase[] = [
         await store.writeStates([stateOf(name, 'irc', { revision: at + 1, deliveryState })]);
         assert.deepEqual((await store.loadStates(name)).map((state) => state.deliveryState), [deliveryState]);
       }
+    },
+  },
+  {
+    title: 'I3 gives back what the body of a transaction has beside events, and nothing where it has nothing',
+    run: async ({ store, second, fresh }) => {
+      const name = fresh();
+      const states = [
+        stateOf(name, 'irc', { transaction: transactionOf({ bodyKeys: BODY_KEYS }) }),
+        stateOf(name, 'mail', { transaction: transactionOf({ bodyKeys: ['de.sorunome.msc2409.to_device'] }) }),
+        stateOf(name, 'news', { transaction: transactionOf() }),
+      ];
+      await store.writeStates(states);
+      assert.deepEqual((await second.loadStates(name)).toSorted((left, right) => byText(left.appserviceId, right.appserviceId)), states);
     },
   },
   {

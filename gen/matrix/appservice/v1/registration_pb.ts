@@ -195,28 +195,29 @@ export type Registration_DeliveryOptions = Message<"matrix.appservice.v1.Registr
   legacyAuth: Registration_DeliveryOptions_LegacyAuth;
 
   /**
-   * The time limit of one push, in milliseconds.
+   * The time limit of one push, in milliseconds from 1,000 to 600,000; as configured if unset.
    *
    * @generated from field: optional int32 push_timeout_ms = 3;
    */
   pushTimeoutMs?: number | undefined;
 
   /**
-   * The time limit of one query, in milliseconds.
+   * The time limit of one attempt of a query, in milliseconds from 100 to 120,000; as configured if unset.
    *
    * @generated from field: optional int32 query_timeout_ms = 4;
    */
   queryTimeoutMs?: number | undefined;
 
   /**
-   * The URL of an HTTP proxy.
+   * The http URL of a forward proxy, of host and port only. https goes through a tunnel, http is handed to it whole.
    *
    * @generated from field: optional string proxy = 5;
    */
   proxy?: string | undefined;
 
   /**
-   * The path of a file with certificate authorities to trust, in PEM.
+   * The absolute path, on the router's machine, of a plain file of at most 1 MiB with the certificate authorities to
+   * trust in place of the system's, in PEM.
    *
    * @generated from field: optional string ca_file = 6;
    */
@@ -231,13 +232,15 @@ export const Registration_DeliveryOptionsSchema: GenMessage<Registration_Deliver
   messageDesc(file_matrix_appservice_v1_registration, 0, 2);
 
 /**
- * When to fall back to the paths from before the specification was versioned.
+ * When to fall back to the paths from before the specification was versioned, in the same attempt. Version 1 is
+ * tried first; a legacy path that took a request goes first for an hour, until it fails, or until the registration
+ * is put again. Pings and key requests have no legacy path.
  *
  * @generated from enum matrix.appservice.v1.Registration.DeliveryOptions.LegacyPaths
  */
 export const Registration_DeliveryOptions_LegacyPaths = {
   /**
-   * As configured.
+   * Never.
    *
    * @generated from enum value: LEGACY_PATHS_UNSPECIFIED = 0;
    */
@@ -251,14 +254,15 @@ export const Registration_DeliveryOptions_LegacyPaths = {
   OFF: 1,
 
   /**
-   * If the appservice does not know the route.
+   * If the appservice does not know the route: 404 or 405 with M_UNRECOGNIZED, without a body or with one that is no
+   * JSON, or 400 with M_UNRECOGNIZED.
    *
    * @generated from enum value: LEGACY_PATHS_UNRECOGNIZED = 2;
    */
   UNRECOGNIZED: 2,
 
   /**
-   * On every answer that is no success.
+   * On every answer but 2xx; not where there was no answer.
    *
    * @generated from enum value: LEGACY_PATHS_ANY_ERROR = 3;
    */
@@ -266,7 +270,9 @@ export const Registration_DeliveryOptions_LegacyPaths = {
 } as const;
 
 /**
- * When to fall back to the paths from before the specification was versioned.
+ * When to fall back to the paths from before the specification was versioned, in the same attempt. Version 1 is
+ * tried first; a legacy path that took a request goes first for an hour, until it fails, or until the registration
+ * is put again. Pings and key requests have no legacy path.
  *
  * @generated from enum matrix.appservice.v1.Registration.DeliveryOptions.LegacyPaths
  */
@@ -285,7 +291,7 @@ export const Registration_DeliveryOptions_LegacyPathsSchema: GenEnum<Registratio
  */
 export const Registration_DeliveryOptions_LegacyAuth = {
   /**
-   * As configured.
+   * In the header.
    *
    * @generated from enum value: LEGACY_AUTH_UNSPECIFIED = 0;
    */
