@@ -61,7 +61,7 @@ const DOORS: Readonly<Record<string, readonly string[]>> = {
   pino: ['src/logger.ts'],
   'prom-client': ['src/telemetry.ts'],
   yaml: ['src/yaml-tree.ts'],
-  commander: ['src/cli/program.ts'],
+  commander: ['src/cli/'],
   'cli-table3': ['src/cli/table.ts'],
   'ipaddr.js': ['src/query/address-policy.ts'],
   'node:http2': ['src/rpc/'],
