@@ -24,6 +24,7 @@ const withoutDev = ['start'];
 
 /** Prepares what is missing, then runs the command in the Node of the project. Resolves with the exit code. */
 export async function runCommand(command, args) {
+  if (command === 'start' && args[0] === 'demo') return runCommand('demo', args.slice(1));
   const argumentsOf = commands[command];
   if (argumentsOf === undefined) {
     say(`There is no command ${JSON.stringify(command ?? '')}. Use one of: ${Object.keys(commands).join(', ')}.`);

@@ -49,6 +49,16 @@ export const systemClock: Clock = {
   pause: () => new Promise((resolve) => setImmediate(resolve)),
 };
 
+/** The process goes on while this is held; a sleep alone does not keep it. */
+export function holdProcess(): Disposable {
+  const timer = setInterval(() => undefined, TIMER_MS_MAX);
+  return {
+    [Symbol.dispose]() {
+      clearInterval(timer);
+    },
+  };
+}
+
 /** The share of the time since the last call in which the event loop had work, from 0 to 1. One asker only. */
 export function eventLoopLoad(): () => number {
   let before = performance.eventLoopUtilization();

@@ -54,6 +54,18 @@ const ENVIRONMENT_PREFIX = 'ROUTER_';
 /** Ends of names that are easily forgotten. */
 const UNIT_ENDS = ['_MS', '_MAX', '_FILE', '_DIR', '_DEFAULT'];
 
+/** What the command line takes from the environment besides the settings. */
+export interface ClientEnvironment {
+  readonly address: string | undefined;
+  readonly tokenFile: string | undefined;
+  /** https://no-color.org */
+  readonly noColour: boolean;
+}
+
+export function clientEnvironment(env: Readonly<Record<string, string | undefined>> = process.env): ClientEnvironment {
+  return { address: env['ROUTER_ADDRESS'] || undefined, tokenFile: env['ROUTER_TOKEN_FILE'] || undefined, noColour: (env['NO_COLOR'] ?? '') !== '' };
+}
+
 export function loadConfig({ argv, env = process.env, isTerminal = false }: ConfigInput): ConfigLoading {
   if (argv.includes('--help') || argv.includes('-h')) return { kind: 'help', text: settingsHelp() };
   const problems: string[] = [];

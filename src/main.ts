@@ -2,13 +2,13 @@
  * The process: configuration, start, signals, end. The only file that sets the exit code.
  *
  *   0  it was asked to end and has drained          1  the start cannot work, or a bug ended it
- *   2  the configuration or the command is wrong
+ *   2  the configuration or the command is wrong    further codes of other commands: src/cli/program.ts
  *
  * SIGTERM and SIGINT drain; a later one ends at once.
  */
 import { readFileSync } from 'node:fs';
-import { systemClock, systemRandom } from './clock.ts';
-import { loadConfig } from './config.ts';
+import { holdProcess, systemClock, systemRandom } from './clock.ts';
+import { clientEnvironment, loadConfig } from './config.ts';
 import type { Config } from './config.ts';
 import { isLoopbackListen, storeLabel } from './config-schema.ts';
 import { loadCredentials } from './credentials.ts';
@@ -29,15 +29,8 @@ class StartError extends Error {
 
 const EXIT_FAILED = 1;
 const EXIT_WRONG = 2;
-const COMMANDS = `Usage: appservice-router serve [--flag value …]
-
-  serve     run the router
-  --help    this text
-  --version the version
-
-Settings of serve, as flags, as environment, or in a YAML file named by --config:
-
-`;
+const INPUT_FD = 0;
+const COLUMNS_DEFAULT = 80;
 
 function version(): string {
   const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
@@ -45,17 +38,50 @@ function version(): string {
 }
 
 async function main(argv: readonly string[]): Promise<number> {
-  const [command = '--help', ...flags] = argv;
-  if (command === '--version') return print(process.stdout, `${version()}\n`, 0);
-  const loading = loadConfig({ argv: command === 'serve' ? flags : ['--help'], isTerminal: process.stdout.isTTY });
-  if (loading.kind === 'help') {
-    const known = command === 'serve' || command === '--help' || command === '-h';
-    return print(known ? process.stdout : process.stderr, `${known ? '' : `There is no command "${command}".\n\n`}${COMMANDS}${loading.text}\n`, known ? 0 : EXIT_WRONG);
-  }
+  const [command, ...flags] = argv;
+  if (command !== 'serve') return runCommand(argv.length === 0 ? ['--help'] : argv);
+  const loading = loadConfig({ argv: flags, isTerminal: process.stdout.isTTY });
+  if (loading.kind === 'help') return print(process.stdout, `Usage: appservice-router serve [--flag value …]\n\nRuns the router.\n\n${loading.text}\n`, 0);
   if (loading.kind === 'invalid') return print(process.stderr, `The configuration cannot be used:\n${loading.problems.map((problem) => `  ${problem}\n`).join('')}`, EXIT_WRONG);
   const { config } = loading;
   using logger = createLogger({ level: config.logLevel, format: config.logFormat, clock: systemClock });
   return await serve(config, logger);
+}
+
+/** Every command but serve. */
+async function runCommand(argv: readonly string[]): Promise<number> {
+  // The libraries of the command line are loaded by who needs them only.
+  const { runCommandLine } = await import('./cli/program.ts');
+  using _held = holdProcess();
+  const interrupt = new AbortController();
+  const { address, tokenFile, noColour } = clientEnvironment();
+  const interrupted = (): void => interrupt.abort();
+  process.once('SIGINT', interrupted).once('SIGTERM', interrupted);
+  // A reader that has gone away, as of a pipe into head, is no error.
+  process.stdout.on('error', interrupted);
+  const terminal = {
+    out: (text: string): void => void process.stdout.write(text),
+    err: (text: string): void => void process.stderr.write(text),
+    isInteractive: process.stdout.isTTY,
+    hasColour: process.stdout.isTTY && !noColour,
+    columns: process.stdout.columns || COLUMNS_DEFAULT,
+  };
+  try {
+    return await runCommandLine(
+      {
+        terminal,
+        clock: systemClock,
+        signal: interrupt.signal,
+        version: version(),
+        environment: { address, tokenFile },
+        loadConfig: (flags) => loadConfig({ argv: flags, isTerminal: process.stdout.isTTY }),
+        readFile: (path) => readFileSync(path === '-' ? INPUT_FD : path, 'utf8'),
+      },
+      argv,
+    );
+  } finally {
+    process.off('SIGINT', interrupted).off('SIGTERM', interrupted);
+  }
 }
 
 function print(stream: NodeJS.WriteStream, text: string, exitCode: number): number {
