@@ -91,7 +91,7 @@ function refusalOf(httpStatus: number, answered: string): { misconfiguration: bo
     case 405:
       return {
         misconfiguration: true,
-        message: `The appservice takes no transactions at this url (${answered}). Check the url of the registration, its path included, and what answers there.`,
+        message: `The appservice takes no transactions at this url (${answered}). Check the url of the registration, its path included, and what answers there; an old appservice may need legacy_paths.`,
       };
     case 413:
       return { misconfiguration: false, message: `The transaction is too large for the appservice (${answered}). Raise the body limit of the appservice or of the proxy before it.` };

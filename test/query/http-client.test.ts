@@ -11,7 +11,7 @@ import type { DialTarget, Network } from '../../src/query/connect.ts';
 import type { OutboundResult } from '../../src/query/http-client.ts';
 import { parseOutboundUrl } from '../../src/query/outbound-url.ts';
 import { PushWorld } from '../support/push-world.ts';
-import { answer, hang, raw, Receiver, unusedPort } from '../support/receiver.ts';
+import { answer, endless, hang, raw, Receiver, unusedPort } from '../support/receiver.ts';
 import type { Script } from '../support/receiver.ts';
 
 const system = systemNetwork();
@@ -287,6 +287,22 @@ test('a proxy is no way around the policy, and its refusals are told', async () 
   assert.match(refused.kind === 'failed' ? (refused.sentence ?? '') : '', /HTTP 407/);
   assert.equal(failureOf(await get(world, 'https://x.example/', { proxy: at })), 'connection_refused');
   assert.equal(failureOf(await get(world, 'https://x.example/', { proxy: at })), 'connection_reset');
+  await proxy.until(({ openCount }) => openCount === 0);
+});
+
+test("neither through a proxy nor as a proxy are the router's own listeners reached", async () => {
+  await using receiver = await Receiver.start(answer(200));
+  await using proxy = await Receiver.start(answer(200));
+  await using world = new PushWorld({ policy: { ownListeners: () => [{ address: '127.0.0.1', port: receiver.port }] } });
+  for (const url of [receiver.url, receiver.url.replace('http:', 'https:')]) assert.equal(failureOf(await get(world, url, { proxy: proxy.url })), 'address_refused');
+  assert.equal(failureOf(await get(world, 'http://x.example/', { proxy: receiver.url })), 'address_refused');
+  assert.deepEqual([receiver.connectionCount, proxy.connectionCount], [0, 0]);
+});
+
+test('a proxy whose head never ends is given up at a bound', async () => {
+  await using proxy = await Receiver.start(endless('HTTP/1.1 200 OK\r\n', `X: ${'x'.repeat(1_000)}\r\n`));
+  await using world = new PushWorld();
+  assert.equal(failureOf(await get(world, 'https://x.example/', { proxy: proxy.url })), 'connection_reset');
   await proxy.until(({ openCount }) => openCount === 0);
 });
 
