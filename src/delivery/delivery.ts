@@ -11,6 +11,8 @@ import type { Clock, Random } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import { StoreError } from '../store/errors.ts';
 import type { AppserviceState, AppserviceStateStore, SegmentLog } from '../store/port.ts';
+import type { StreamAtTail, StreamDelivery } from './delivered-positions.ts';
+import { deliveredStreamPositions } from './delivered-positions.ts';
 import type { Pacer } from './pacer.ts';
 import type { DeliveryMeter, Push, RegistrationInForce, RegistrationSource, RouteAnnouncement, RouteReader } from './ports.ts';
 import type { ReplicaPresence } from './replica-presence.ts';
@@ -64,7 +66,7 @@ export const DELIVERY_DEFAULTS: DeliverySettings = {
 
 export interface DeliveryOptions {
   readonly serverName: string;
-  readonly store: AppserviceStateStore & Pick<SegmentLog, 'measureRoutes'>;
+  readonly store: AppserviceStateStore & Pick<SegmentLog, 'measureRoutes' | 'readSegments'>;
   readonly routes: RouteReader;
   readonly registrations: RegistrationSource;
   readonly push: Push;
@@ -163,6 +165,22 @@ export class Delivery implements AsyncDisposable {
     if (sender !== undefined) return sender.hurry();
     const known = this.#roster.state(appserviceId);
     if (known !== undefined) await this.#changeElsewhere(known, hurried(this.#options.clock.nowMs()));
+  }
+
+  /** Of each appservice that there is, in order of the ids. Rejects with a StoreError. */
+  async streamPositions(at: StreamAtTail): Promise<StreamDelivery[]> {
+    const { registrations, serverName, store } = this.#options;
+    const known = registrations.list(serverName).filter(isKnown);
+    const states = known.every(({ appserviceId }) => this.#roster.sender(appserviceId) !== undefined) ? null : await this.#inTime(this.#writer.load());
+    const delivered = new Map<string, number>();
+    for (const inForce of known.sort((one, other) => (one.appserviceId < other.appserviceId ? -1 : 1))) {
+      const { appserviceId, since } = inForce;
+      const stored = this.#roster.sender(appserviceId)?.state ?? states?.get(appserviceId);
+      // Nothing accumulates for one that failed, and nothing from before this life of the id is its own.
+      const isOver = stored?.deliveryState === 'failed' && stored.sincePosition === since;
+      delivered.set(appserviceId, isOver ? at.tail : Math.max(stored?.deliveredPosition ?? since, since));
+    }
+    return this.#inTime(deliveredStreamPositions(store, serverName, at, delivered));
   }
 
   /**

@@ -2,6 +2,9 @@ import type { RoutedKind } from '../appservice/body-keys.ts';
 
 /** Where the entries of a group in progress go. */
 export interface ItemSink {
-  /** Puts the entry next in the group's segment, for these appservices; returns how many they are. Nothing if there are none. */
-  add(kind: RoutedKind, json: Uint8Array, appserviceIds: readonly string[]): number;
+  /**
+   * Puts the entry next in the group's segment, for these appservices; returns how many they are. Nothing if there are
+   * none. `streamPosition`: in the stream of the submission that is being routed; 0 = none.
+   */
+  add(kind: RoutedKind, json: Uint8Array, appserviceIds: readonly string[], streamPosition: number): number;
 }

@@ -25,13 +25,13 @@ export function routeOthers(others: OtherItems, fold: Fold, keys: GroupDeviceKey
     accepted++;
     const appserviceIds = toDeviceAppservices(userId, index);
     if (appserviceIds.length > 0) keys.attachUser(userId);
-    routed += sink.add('to_device', json, appserviceIds);
+    routed += sink.add('to_device', json, appserviceIds, streamPosition);
   }
   for (const change of others.deviceLists) {
     if (!isNew(change.streamPosition)) continue;
     accepted++;
     const shared = index.hasDeviceExtensions ? change.roomIds.map((roomId) => rooms.get(roomId)) : [];
-    routed += sink.add('device_list', deviceListEntry(change), deviceListAppservices(change.userId, shared, index));
+    routed += sink.add('device_list', deviceListEntry(change), deviceListAppservices(change.userId, shared, index), change.streamPosition);
   }
   return { accepted, routed };
 }
