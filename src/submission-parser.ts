@@ -3,6 +3,7 @@
  * throws a RefusalError that names the field at fault.
  */
 import type { DeviceKeys } from './appservice/device-extensions.ts';
+import { deviceKeysBytes } from './appservice/device-extensions.ts';
 import { malformed } from './appservice/door-object.ts';
 import { parseEvent } from './appservice/event.ts';
 import { identifierProblem } from './appservice/identifier.ts';
@@ -15,7 +16,7 @@ const ROOM_ID_BYTES_MAX = 1_024;
 const CHANGE_ROOMS_MAX = 1_000;
 /** Rooms of all changes together: each is looked up. */
 const ROOMS_MAX = 10_000;
-const ALGORITHMS_MAX = 100;
+const ALGORITHMS_MAX = 20;
 
 export function parseSubmission({ stream, events, rooms, others: raw, place }: Submission): ParsedSubmission {
   let bytes = 0;
@@ -29,6 +30,8 @@ export function parseSubmission({ stream, events, rooms, others: raw, place }: S
   if (raw === undefined) return { stream, events: parsed, rooms, bytes, place };
   const others = parseOthers(raw);
   for (const { json } of others.toDevice) bytes += json.byteLength;
+  for (const { userId } of others.deviceLists) bytes += userId.length;
+  for (const keys of others.deviceKeys) bytes += deviceKeysBytes(keys);
   return { stream, events: parsed, rooms, others, bytes, place };
 }
 

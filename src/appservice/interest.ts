@@ -58,6 +58,11 @@ export function deviceKeysAppservices(userId: string, index: NamespaceIndex): st
   return index.hasDeviceExtensions ? takers(index.interested('users', userId), wantsDeviceExtensions, index) : [];
 }
 
+export function isToldOfDevices(appserviceId: string, index: NamespaceIndex): boolean {
+  const registration = index.registration(appserviceId);
+  return registration !== undefined && wantsDeviceExtensions(registration);
+}
+
 function takers(appserviceIds: readonly string[], wants: (registration: Registration) => boolean, index: NamespaceIndex): string[] {
   return appserviceIds.filter((id) => {
     const registration = index.registration(id);
