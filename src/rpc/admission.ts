@@ -2,12 +2,12 @@
  * Keeps strangers out of the gRPC port before anything of their message is read. grpc-js hands a unary call to its method
  * with the message whole; an interceptor sees the metadata first.
  */
-import type { Metadata, ServerInterceptor } from '@grpc/grpc-js';
+import type { Metadata, ServerInterceptor, status } from '@grpc/grpc-js';
 import { ServerInterceptingCall } from '@grpc/grpc-js';
 
 /** What a call is refused with. */
 export interface CallFailure {
-  readonly code: number;
+  readonly code: status;
   readonly details: string;
   readonly metadata: Metadata;
 }

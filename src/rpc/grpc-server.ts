@@ -6,7 +6,7 @@
 import type { DescMessage, DescMethod, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { handleServerStreamingCall, handleUnaryCall, Metadata, MethodDefinition, ServerDuplexStream, UntypedHandleCall } from '@grpc/grpc-js';
-import { Metadata as GrpcMetadata, Server, ServerCredentials, setLogger } from '@grpc/grpc-js';
+import { Metadata as GrpcMetadata, Server, ServerCredentials, setLogger, status } from '@grpc/grpc-js';
 import { AppserviceAdmin } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
 import { AppserviceRouter } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
 import type { Clock } from '../clock.ts';
@@ -47,6 +47,13 @@ const KEEPALIVE_TIMEOUT_MS = 20_000;
 const CONNECTIONS_MAX = 1000;
 /** A connection without calls is closed after this time. */
 const CONNECTION_IDLE_MS = 300_000;
+
+/** grpc-js has an enum of its own for the numbers of the codes. */
+const STATUSES: ReadonlyMap<number, status> = new Map(
+  Object.values(status)
+    .filter((value) => typeof value === 'number')
+    .map((code) => [code, code]),
+);
 
 const SERVICES: readonly DescService[] = [AppserviceRouter, AppserviceAdmin];
 
@@ -252,7 +259,7 @@ class Door {
     this.#options.meter.observe(name, parts.code, this.#options.clock.monotonicMs() - beganMs);
     const metadata = new GrpcMetadata();
     metadata.set('grpc-status-details-bin', encodedStatus(parts));
-    return { code: parts.code, details: parts.message, metadata };
+    return { code: STATUSES.get(parts.code) ?? status.UNKNOWN, details: parts.message, metadata };
   }
 }
 
