@@ -13,6 +13,7 @@ import type { RoomState } from '../room/room-state.ts';
 import type { Entry, RoomDelta, Route, Segment } from '../store/segment.ts';
 import type { Fold } from './fold.ts';
 import { GroupDeviceKeys } from './group-device-keys.ts';
+import { GroupEphemeral } from './group-ephemeral.ts';
 import type { ItemSink } from './item-sink.ts';
 import { routeOthers } from './other-items.ts';
 import type { ParsedSubmission, SubmittedEvent, SubmittedRoom } from './submission.ts';
@@ -51,12 +52,15 @@ export class RoutedGroup implements ItemSink {
   /** Index → kind, of what is no event. */
   readonly #otherKinds = new Map<number, RoutedKind>();
   readonly #deviceKeys: GroupDeviceKeys;
+  readonly #ephemeral: GroupEphemeral;
   #bytes = 0;
 
   constructor(fold: Fold, submissions: readonly ParsedSubmission[]) {
     this.#fold = fold;
     this.#deviceKeys = new GroupDeviceKeys(fold, this);
+    this.#ephemeral = new GroupEphemeral(fold, this);
     for (const submission of submissions) this.verdicts.push(this.#route(submission));
+    this.#ephemeral.flush();
   }
 
   /** True if nothing of it needs the log. */
@@ -140,7 +144,8 @@ export class RoutedGroup implements ItemSink {
       }
     }
     if (others !== undefined) {
-      const routedOthers = routeOthers(others, this.#fold, this.#deviceKeys, this, (position) => this.#passes(stream, position, passed));
+      const place = { fold: this.#fold, keys: this.#deviceKeys, ephemeral: this.#ephemeral, sink: this };
+      const routedOthers = routeOthers(others, place, (position) => this.#passes(stream, position, passed));
       accepted += routedOthers.accepted;
       routed += routedOthers.routed;
     }
@@ -185,7 +190,7 @@ export class RoutedGroup implements ItemSink {
    */
   #applyContexts({ rooms, events, others }: ParsedSubmission, passed: number): void {
     if (rooms.length === 0) return;
-    const lasts = [events, others?.toDevice ?? [], others?.deviceLists ?? []].flatMap((items) => items.findLast(({ streamPosition }) => streamPosition !== 0)?.streamPosition ?? []);
+    const lasts = [events, others?.ephemeral ?? [], others?.toDevice ?? [], others?.deviceLists ?? []].flatMap((items) => items.findLast(({ streamPosition }) => streamPosition !== 0)?.streamPosition ?? []);
     if (lasts.length > 0 && Math.max(...lasts) < passed) return;
     for (const room of rooms) this.#applySnapshots(room);
     const told = new Set(rooms.flatMap(({ roomId, localMembers }) => (localMembers === undefined ? [] : [roomId])));
