@@ -31,7 +31,7 @@ import { RecentSegments } from './ingest/recent-segments.ts';
 import type { ParsedSubmission, SubmissionResult } from './ingest/submission.ts';
 import { Upkeep } from './ingest/upkeep.ts';
 import type { Logger } from './logger.ts';
-import type { PingRequest, Submission } from './rpc/ports.ts';
+import type { DeliveredPosition, PingRequest, Submission } from './rpc/ports.ts';
 import { parseSubmission } from './submission-parser.ts';
 import { StoreError } from './store/errors.ts';
 import type { Segment } from './store/segment.ts';
@@ -171,6 +171,12 @@ export class Homeserver implements AsyncDisposable {
 
   streamPosition(stream: string): Promise<{ streamPosition: number; logPosition: number }> {
     return Promise.resolve({ streamPosition: this.#fold.streams.passed(stream), logPosition: this.#fold.tail });
+  }
+
+  /** Up to which position of the stream each appservice has acknowledged what concerns it. Rejects with a StoreError. */
+  deliveredPositions(stream: string): Promise<readonly DeliveredPosition[]> {
+    const { streams, tail } = this.#fold;
+    return this.delivery.streamPositions({ stream, streamPosition: streams.durablePosition(stream), tail });
   }
 
   checkNamespace(subject: Subject): NamespaceVerdict {

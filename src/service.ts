@@ -60,7 +60,7 @@ export interface ServiceSettings {
   readonly queryTimeoutMs: number;
   readonly queryAttemptsMax: number;
   readonly pingTimeoutMs: number;
-  readonly delivery: Pick<DeliverySettings, 'eventsMax' | 'ephemeralMax' | 'toDeviceMax' | 'bytesMax' | 'backoff'>;
+  readonly delivery: Pick<DeliverySettings, 'eventsMax' | 'ephemeralMax' | 'toDeviceMax' | 'ephemeralAgeMaxMs' | 'bytesMax' | 'backoff'>;
   readonly outbound: Pick<AddressPolicyOptions, 'mode' | 'allow'>;
   readonly logRetentionMs: number;
 }

@@ -11,6 +11,8 @@ import type { Clock, Random } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import { StoreError } from '../store/errors.ts';
 import type { AppserviceState, AppserviceStateStore, SegmentLog } from '../store/port.ts';
+import type { StreamAtTail, StreamDelivery } from './delivered-positions.ts';
+import { deliveredStreamPositions } from './delivered-positions.ts';
 import type { Pacer } from './pacer.ts';
 import type { DeliveryMeter, Push, RegistrationInForce, RegistrationSource, RouteAnnouncement, RouteReader } from './ports.ts';
 import type { ReplicaPresence } from './replica-presence.ts';
@@ -30,6 +32,8 @@ export interface DeliverySettings {
   readonly ephemeralMax: number;
   /** To-device messages in one transaction, 1 to 10,000. */
   readonly toDeviceMax: number;
+  /** Ephemeral entries that wait longer are left out, 1 or more. */
+  readonly ephemeralAgeMaxMs: number;
   /** Bytes of one request body; a single larger event goes alone. */
   readonly bytesMax: number;
   /** Wait after the first failed attempt, and the longest. */
@@ -52,6 +56,7 @@ export const DELIVERY_DEFAULTS: DeliverySettings = {
   eventsMax: 100,
   ephemeralMax: 100,
   toDeviceMax: 100,
+  ephemeralAgeMaxMs: 300_000,
   bytesMax: 1_000_000,
   backoff: { firstMs: 2_000, maxMs: 512_000 },
   storeRetry: { firstMs: 100, maxMs: 5_000 },
@@ -64,7 +69,7 @@ export const DELIVERY_DEFAULTS: DeliverySettings = {
 
 export interface DeliveryOptions {
   readonly serverName: string;
-  readonly store: AppserviceStateStore & Pick<SegmentLog, 'measureRoutes'>;
+  readonly store: AppserviceStateStore & Pick<SegmentLog, 'measureRoutes' | 'readSegments'>;
   readonly routes: RouteReader;
   readonly registrations: RegistrationSource;
   readonly push: Push;
@@ -92,12 +97,12 @@ export class Delivery implements AsyncDisposable {
 
   constructor(options: DeliveryOptions) {
     const { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, pacer, settings } = options;
-    const { eventsMax, ephemeralMax, toDeviceMax, bytesMax, backoff, statesMax, pollIntervalMs } = settings;
+    const { eventsMax, ephemeralMax, toDeviceMax, bytesMax, ephemeralAgeMaxMs, backoff, statesMax, pollIntervalMs } = settings;
     if ([eventsMax, ephemeralMax, toDeviceMax].some((countMax) => countMax < 1 || countMax > TRANSACTION_ENTRIES_LIMIT) || bytesMax < 1) throw new Error('the limits of a transaction are out of range');
     this.#options = options;
     this.#storeRetry = { clock, random, logger, serverName, limits: settings.storeRetry };
     this.#writer = new StateWriter({ serverName, store, statesMax });
-    const limits = { eventsMax, ephemeralMax, toDeviceMax, bytesMax, backoff };
+    const limits = { eventsMax, ephemeralMax, toDeviceMax, bytesMax, ephemeralAgeMaxMs, backoff };
     const context = { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, limits, pacer, storeRetry: this.#storeRetry };
     this.#roster = new Roster({ context, presence, writer: this.#writer, log: store, pollIntervalMs });
   }
@@ -163,6 +168,22 @@ export class Delivery implements AsyncDisposable {
     if (sender !== undefined) return sender.hurry();
     const known = this.#roster.state(appserviceId);
     if (known !== undefined) await this.#changeElsewhere(known, hurried(this.#options.clock.nowMs()));
+  }
+
+  /** Of each appservice that there is, in order of the ids. Rejects with a StoreError. */
+  async streamPositions(at: StreamAtTail): Promise<StreamDelivery[]> {
+    const { registrations, serverName, store } = this.#options;
+    const known = registrations.list(serverName).filter(isKnown);
+    const states = known.every(({ appserviceId }) => this.#roster.sender(appserviceId) !== undefined) ? null : await this.#inTime(this.#writer.load());
+    const delivered = new Map<string, number>();
+    for (const inForce of known.sort((one, other) => (one.appserviceId < other.appserviceId ? -1 : 1))) {
+      const { appserviceId, since } = inForce;
+      const stored = this.#roster.sender(appserviceId)?.state ?? states?.get(appserviceId);
+      // Nothing accumulates for one that failed, and nothing from before this life of the id is its own.
+      const isOver = stored?.deliveryState === 'failed' && stored.sincePosition === since;
+      delivered.set(appserviceId, isOver ? at.tail : Math.max(stored?.deliveredPosition ?? since, since));
+    }
+    return this.#inTime(deliveredStreamPositions(store, serverName, at, delivered));
   }
 
   /**

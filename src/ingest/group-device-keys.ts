@@ -77,7 +77,7 @@ export class GroupDeviceKeys {
       devices.push(...this.#devicesOf(userId));
     }
     for (let at = 0; at < devices.length; at += ENTRY_DEVICES_MAX) {
-      this.#sink.add('device_keys', deviceKeysEntry(devices.slice(at, at + ENTRY_DEVICES_MAX)), [appserviceId]);
+      this.#sink.add('device_keys', deviceKeysEntry(devices.slice(at, at + ENTRY_DEVICES_MAX)), [appserviceId], 0);
     }
   }
 

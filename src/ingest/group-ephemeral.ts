@@ -8,11 +8,17 @@
 import type { EphemeralEvent, Receipt } from '../appservice/ephemeral.ts';
 import { ephemeralTakers, presenceAppservices, privateReaders } from '../appservice/interest.ts';
 import { receiptEvents, receiptSlot } from '../appservice/receipts.ts';
+import type { RoomState } from '../room/room-state.ts';
 import type { Fold } from './fold.ts';
 import type { ItemSink } from './item-sink.ts';
 
+/** What several submissions may have come to together: the lowest stream position of each stream that is in it. */
+interface Joined {
+  readonly positions: ReadonlyMap<string, number>;
+}
+
 /** Typing or presence as it goes to these appservices. */
-interface Latest {
+interface Latest extends Joined {
   readonly json: Uint8Array;
   readonly appserviceIds: readonly string[];
 }
@@ -23,15 +29,22 @@ interface Seen {
   readonly appserviceIds: readonly string[];
 }
 
-interface RoomReceipts {
+interface RoomReceipts extends Joined {
   /** By slot: the newest. */
   readonly seen: Map<string, Seen>;
   /** The only event so far, if it has nothing but what is in `seen`: whoever sees all of it gets it as it came. */
-  only: Uint8Array | null;
+  readonly only: Uint8Array | null;
+}
+
+/** Where an event stood; position 0 = nowhere. */
+export interface StreamPlace {
+  readonly stream: string;
+  readonly streamPosition: number;
 }
 
 /** Rooms looked at for one presence. */
 const PRESENCE_ROOMS_MAX = 10_000;
+const NO_POSITIONS: ReadonlyMap<string, number> = new Map();
 /** Different views of one room's receipts, each written whole. */
 const VIEWS_MAX = 8;
 
@@ -49,33 +62,34 @@ export class GroupEphemeral {
   }
 
   /** Takes up one event; returns how many appservices get something of it. `roomIds`: of presence, rooms that its user is in. */
-  route(event: EphemeralEvent, roomIds: readonly string[]): number {
+  route(event: EphemeralEvent, roomIds: readonly string[], place: StreamPlace): number {
     const { index, rooms } = this.#fold;
     if (!index.hasEphemeral) return 0;
     if (event.kind === 'presence') {
-      return this.#routeLatest(event.userId, event.json, presenceAppservices(event.userId, this.#presenceRooms(event.userId, roomIds), index));
+      return this.#routeLatest(event.userId, event.json, presenceAppservices(event.userId, this.#presenceRooms(event.userId, roomIds), index), place);
     }
     const takers = this.#takersOf(rooms.get(event.roomId).interested(index));
     if (takers.length === 0) return 0;
-    return event.kind === 'typing' ? this.#routeLatest(event.roomId, event.json, takers) : this.#routeReceipts(event, takers);
+    return event.kind === 'typing' ? this.#routeLatest(event.roomId, event.json, takers, place) : this.#routeReceipts(event, takers, place);
   }
 
   /** Puts what was taken up into the group. */
   flush(): void {
-    for (const { json, appserviceIds } of this.#latest.values()) this.#sink.add('ephemeral', json, appserviceIds);
+    for (const { json, appserviceIds, positions } of this.#latest.values()) this.#sink.add('ephemeral', json, appserviceIds, positions);
     for (const [roomId, receipts] of this.#receipts) this.#flushReceipts(roomId, receipts);
   }
 
   /** `subject`: of which this is the latest; room IDs and user IDs begin with different characters. */
-  #routeLatest(subject: string, json: Uint8Array, appserviceIds: readonly string[]): number {
+  #routeLatest(subject: string, json: Uint8Array, appserviceIds: readonly string[], place: StreamPlace): number {
     if (appserviceIds.length === 0) return 0;
     const key = JSON.stringify([subject, ...appserviceIds]);
+    const positions = withPlace(this.#latest.get(key), place);
     this.#latest.delete(key);
-    this.#latest.set(key, { json, appserviceIds });
+    this.#latest.set(key, { json, appserviceIds, positions });
     return appserviceIds.length;
   }
 
-  #routeReceipts({ roomId, json, receipts, isWhole }: EphemeralEvent & { readonly kind: 'receipt' }, takers: readonly string[]): number {
+  #routeReceipts({ roomId, json, receipts, isWhole }: EphemeralEvent & { readonly kind: 'receipt' }, takers: readonly string[], place: StreamPlace): number {
     const room = this.#receipts.get(roomId);
     const seen = room?.seen ?? new Map<string, Seen>();
     const readers = new Set<string>();
@@ -93,14 +107,14 @@ export class GroupEphemeral {
     }
     if (readers.size === 0) return 0;
     const isOnly = room === undefined && isAllSeen && seen.size === receipts.length;
-    this.#receipts.set(roomId, { seen, only: isOnly ? json : null });
+    this.#receipts.set(roomId, { seen, only: isOnly ? json : null, positions: withPlace(room, place) });
     return readers.size;
   }
 
-  #flushReceipts(roomId: string, { seen, only }: RoomReceipts): void {
+  #flushReceipts(roomId: string, { seen, only, positions }: RoomReceipts): void {
     for (const { receipts, appserviceIds } of sharedViews([...seen.values()])) {
       const events = only !== null && receipts.length === seen.size ? [only] : receiptEvents(roomId, receipts);
-      for (const json of events) this.#sink.add('ephemeral', json, appserviceIds);
+      for (const json of events) this.#sink.add('ephemeral', json, appserviceIds, positions);
     }
   }
 
@@ -110,7 +124,7 @@ export class GroupEphemeral {
     return takers;
   }
 
-  *#presenceRooms(userId: string, roomIds: readonly string[]) {
+  *#presenceRooms(userId: string, roomIds: readonly string[]): Generator<RoomState, void, undefined> {
     const { rooms } = this.#fold;
     for (const roomId of roomIds) yield rooms.get(roomId);
     let looked = 0;
@@ -119,6 +133,11 @@ export class GroupEphemeral {
       yield room;
     }
   }
+}
+
+function withPlace(joined: Joined | undefined, { stream, streamPosition }: StreamPlace): ReadonlyMap<string, number> {
+  const positions = joined?.positions ?? NO_POSITIONS;
+  return streamPosition === 0 || (positions.get(stream) ?? Infinity) <= streamPosition ? positions : new Map([...positions, [stream, streamPosition]]);
 }
 
 interface SharedView {

@@ -53,6 +53,9 @@ export class RoutedGroup implements ItemSink {
   readonly #otherKinds = new Map<number, RoutedKind>();
   readonly #deviceKeys: GroupDeviceKeys;
   readonly #ephemeral: GroupEphemeral;
+  readonly #runs: { stream: string; firstEntry: number; streamPosition: number; entryCount: number }[] = [];
+  /** Of the submission that is being routed. */
+  #stream = '';
   #bytes = 0;
 
   constructor(fold: Fold, submissions: readonly ParsedSubmission[]) {
@@ -98,6 +101,7 @@ export class RoutedGroup implements ItemSink {
       roomDeltas: this.roomDeltas,
       streamPositions,
       ...(routes.length === 0 ? {} : { streamsBefore: this.#fold.streams.allPassed() }),
+      ...(this.#runs.length === 0 ? {} : { streamRuns: this.#runs }),
       ...(this.#deviceKeys.told.length === 0 ? {} : { deviceKeys: this.#deviceKeys.told }),
       registrationChanges: [],
       registrationsVersion: this.#fold.registrationsVersion,
@@ -124,6 +128,7 @@ export class RoutedGroup implements ItemSink {
   #route(submission: ParsedSubmission): SubmissionVerdict {
     const { stream, events, others, place } = submission;
     const passed = this.#passedOf(stream);
+    this.#stream = stream;
     const refusal = this.#refusalBefore(place) ?? this.#rewound(submission, passed);
     if (refusal !== null) {
       if (place !== undefined) this.#refused.set(place.order, refusal);
@@ -144,8 +149,8 @@ export class RoutedGroup implements ItemSink {
       }
     }
     if (others !== undefined) {
-      const place = { fold: this.#fold, keys: this.#deviceKeys, ephemeral: this.#ephemeral, sink: this };
-      const routedOthers = routeOthers(others, place, (position) => this.#passes(stream, position, passed));
+      const group = { fold: this.#fold, keys: this.#deviceKeys, ephemeral: this.#ephemeral, sink: this, stream };
+      const routedOthers = routeOthers(others, group, (position) => this.#passes(stream, position, passed));
       accepted += routedOthers.accepted;
       routed += routedOthers.routed;
     }
@@ -217,23 +222,31 @@ export class RoutedGroup implements ItemSink {
     }
   }
 
-  #routeEvent({ event }: SubmittedEvent): number {
+  #routeEvent({ event, streamPosition }: SubmittedEvent): number {
     const { rooms, index, serverName } = this.#fold;
     const room = rooms.get(event.roomId);
     const delta = roomDeltasOf(event, serverName);
     if (delta !== null) this.#apply(room, delta);
     const interested = interestedAppservices(event, room, index);
     if (event.type === 'm.room.encrypted' && index.hasDeviceExtensions) this.#deviceKeys.attachRoom(room, interested);
-    return this.add('event', event.json, interested);
+    return this.add('event', event.json, interested, streamPosition);
   }
 
-  add(kind: RoutedKind, json: Uint8Array, appserviceIds: readonly string[]): number {
+  add(kind: RoutedKind, json: Uint8Array, appserviceIds: readonly string[], positions: number | ReadonlyMap<string, number>): number {
     if (appserviceIds.length === 0) return 0;
     const at = this.#json.push(json) - 1;
     if (kind !== 'event') this.#otherKinds.set(at, kind);
+    if (typeof positions !== 'number') for (const [stream, position] of positions) this.#addToRuns(at, stream, position);
+    else if (positions !== 0) this.#addToRuns(at, this.#stream, positions);
     this.#bytes += json.byteLength;
     for (const appserviceId of appserviceIds) this.#addToRoute(appserviceId, at, json.byteLength);
     return appserviceIds.length;
+  }
+
+  #addToRuns(at: number, stream: string, streamPosition: number): void {
+    const run = this.#runs.at(-1);
+    if (run?.stream === stream && run.firstEntry + run.entryCount === at && run.streamPosition + run.entryCount === streamPosition) run.entryCount++;
+    else this.#runs.push({ stream, firstEntry: at, streamPosition, entryCount: 1 });
   }
 
   #addToRoute(appserviceId: string, at: number, bytes: number): void {

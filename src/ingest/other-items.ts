@@ -16,15 +16,17 @@ export interface RoutedItems {
 }
 
 /** The group in which they are routed. */
-export interface RoutingPlace {
+export interface RoutingGroup {
   readonly fold: Fold;
   readonly keys: GroupDeviceKeys;
   readonly ephemeral: GroupEphemeral;
   readonly sink: ItemSink;
+  /** Of the submission. */
+  readonly stream: string;
 }
 
 /** `isNew`: asked once for each item that has a position, in order within its list. */
-export function routeOthers(others: OtherItems, { fold, keys, ephemeral, sink }: RoutingPlace, isNew: (streamPosition: number) => boolean): RoutedItems {
+export function routeOthers(others: OtherItems, { fold, keys, ephemeral, sink, stream }: RoutingGroup, isNew: (streamPosition: number) => boolean): RoutedItems {
   const { index, rooms } = fold;
   // They have no positions: each is the latest there is.
   let accepted = others.deviceKeys.length;
@@ -32,20 +34,20 @@ export function routeOthers(others: OtherItems, { fold, keys, ephemeral, sink }:
   for (const { event, roomIds, streamPosition } of others.ephemeral) {
     if (!isNew(streamPosition)) continue;
     accepted++;
-    routed += ephemeral.route(event, roomIds);
+    routed += ephemeral.route(event, roomIds, { stream, streamPosition });
   }
   for (const { json, userId, streamPosition } of others.toDevice) {
     if (!isNew(streamPosition)) continue;
     accepted++;
     const appserviceIds = toDeviceAppservices(userId, index);
     if (appserviceIds.length > 0) keys.attachUser(userId);
-    routed += sink.add('to_device', json, appserviceIds);
+    routed += sink.add('to_device', json, appserviceIds, streamPosition);
   }
   for (const change of others.deviceLists) {
     if (!isNew(change.streamPosition)) continue;
     accepted++;
     const shared = index.hasDeviceExtensions ? change.roomIds.map((roomId) => rooms.get(roomId)) : [];
-    routed += sink.add('device_list', deviceListEntry(change), deviceListAppservices(change.userId, shared, index));
+    routed += sink.add('device_list', deviceListEntry(change), deviceListAppservices(change.userId, shared, index), change.streamPosition);
   }
   return { accepted, routed };
 }

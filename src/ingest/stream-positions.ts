@@ -32,6 +32,10 @@ export class StreamPositions {
     return seen !== undefined && seen !== SEVERAL && seen !== eventId;
   }
 
+  durablePosition(stream: string): number {
+    return this.#streams.get(stream)?.durable ?? 0;
+  }
+
   pass(stream: string, position: number): void {
     const entry = this.#stream(stream);
     entry.passed = Math.max(entry.passed, position);

@@ -27,6 +27,7 @@ export const METHOD_ROLES: Readonly<Record<string, readonly Role[]>> = {
   [`${ROUTER}/SubmitEvents`]: ['homeserver'],
   [`${ROUTER}/StreamEvents`]: ['homeserver'],
   [`${ROUTER}/GetStreamPosition`]: ['homeserver'],
+  [`${ROUTER}/GetDeliveredPositions`]: ['homeserver'],
   [`${ROUTER}/CheckNamespace`]: ['homeserver', 'admin'],
   [`${ROUTER}/AuthorizeIdentifier`]: ['homeserver'],
   [`${ROUTER}/AuthenticateAppservice`]: ['homeserver'],

@@ -117,6 +117,7 @@ function addServices(server: Server, options: GrpcServerOptions, draining: Abort
   door.add(server, AppserviceRouter, {
     submitEvents: door.unary(r.submitEvents, (request, caller) => router.submitEvents(request, caller)),
     streamEvents: door.bidi(r.streamEvents, (requests, caller, draining) => router.streamEvents(requests, caller, draining)),
+    getDeliveredPositions: door.unary(r.getDeliveredPositions, (request, caller) => router.getDeliveredPositions(request, caller)),
     getStreamPosition: door.unary(r.getStreamPosition, (request, caller) => router.getStreamPosition(request, caller)),
     checkNamespace: door.unary(r.checkNamespace, (request, caller) => router.checkNamespace(request, caller)),
     authorizeIdentifier: door.unary(r.authorizeIdentifier, (request, caller) => router.authorizeIdentifier(request, caller)),

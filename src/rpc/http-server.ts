@@ -302,6 +302,7 @@ function addRoutes(router: ConnectRouter, options: HttpServerOptions, draining: 
     submitEvents: async (request, context) => r.submitEvents(request, callerOf(context)),
     streamEvents: (requests, context) => told(context, () => r.streamEvents(requests, callerOf(context), draining)),
     getStreamPosition: async (request, context) => r.getStreamPosition(request, callerOf(context)),
+    getDeliveredPositions: async (request, context) => r.getDeliveredPositions(request, callerOf(context)),
     checkNamespace: async (request, context) => r.checkNamespace(request, callerOf(context)),
     authorizeIdentifier: async (request, context) => r.authorizeIdentifier(request, callerOf(context)),
     authenticateAppservice: async (request, context) => r.authenticateAppservice(request, callerOf(context)),

@@ -53,6 +53,11 @@ export interface SubmissionResult {
   readonly wantedRoomIds: readonly string[];
 }
 
+export interface DeliveredPosition {
+  readonly appserviceId: string;
+  readonly streamPosition: number;
+}
+
 export interface PingRequest {
   readonly appservice: Exclude<Actor, { readonly kind: 'person' }>;
   /** Undefined: the appservice gets none. */
@@ -68,6 +73,8 @@ export interface RegistrationWarning {
 export interface HomeserverPort {
   submit(submission: Submission): Promise<SubmissionResult>;
   streamPosition(stream: string): Promise<{ streamPosition: number; logPosition: number }>;
+  /** Per appservice, in order of the ids: up to which position everything of the stream that concerns it is dealt with. */
+  deliveredPositions(stream: string): Promise<readonly DeliveredPosition[]>;
   checkNamespace(subject: Subject): NamespaceVerdict;
   /** Returns the id of the deciding appservice, if one decided; throws a RefusalError if refused. */
   authorize(request: AuthorizeRequest): string | undefined;

@@ -9,6 +9,8 @@ import type {
   CheckNamespaceResponseSchema,
   ClaimKeysRequestSchema,
   ClaimKeysResponseSchema,
+  GetDeliveredPositionsRequestSchema,
+  GetDeliveredPositionsResponseSchema,
   GetStreamPositionRequestSchema,
   GetStreamPositionResponseSchema,
   ListThirdPartyProtocolsRequestSchema,
@@ -69,6 +71,11 @@ export class RouterMethods {
   async getStreamPosition(request: MessageShape<typeof GetStreamPositionRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof GetStreamPositionResponseSchema>> {
     const { streamPosition, logPosition } = await this.#homeserver(request.serverName, caller).streamPosition(streamName(request.stream));
     return { streamPosition: BigInt(streamPosition), logPosition: BigInt(logPosition) };
+  }
+
+  async getDeliveredPositions(request: MessageShape<typeof GetDeliveredPositionsRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof GetDeliveredPositionsResponseSchema>> {
+    const positions = await this.#homeserver(request.serverName, caller).deliveredPositions(streamName(request.stream));
+    return { positions: positions.map(({ appserviceId, streamPosition }) => ({ appserviceId, streamPosition: BigInt(streamPosition) })) };
   }
 
   async checkNamespace(request: MessageShape<typeof CheckNamespaceRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof CheckNamespaceResponseSchema>> {

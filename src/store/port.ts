@@ -44,7 +44,8 @@ export interface RouteMeasure {
   readonly appserviceId: string;
   readonly entryCount: number;
   readonly bytes: number;
-  /** Writer's wall clock of the oldest segment counted; null when nothing waits. */
+  /** First position and writer's wall clock of the oldest segment counted; null when nothing waits. */
+  readonly firstSegment: number | null;
   readonly oldestTimeMs: number | null;
 }
 

@@ -62,6 +62,8 @@ export interface Segment {
   readonly streamPositions: Readonly<Record<string, number>>;
   /** Where every stream stood before this segment. Absent: nothing is routed by it, or it is not known. */
   readonly streamsBefore?: Readonly<Record<string, number>>;
+  /** Which entries have which stream positions, by ascending index. Absent: none has one, or it is not known. */
+  readonly streamRuns?: readonly StreamRun[];
   /** The latest numbers of keys of devices that an appservice is told of. Absent: none changed. */
   readonly deviceKeys?: readonly DeviceKeys[];
   readonly registrationChanges: readonly RegistrationChange[];
@@ -71,6 +73,15 @@ export interface Segment {
   readonly nonce: string;
   /** The writer's wall clock. */
   readonly timeMs: number;
+}
+
+/** Consecutive entries of one stream: the first has `streamPosition`, each further one the next. */
+export interface StreamRun {
+  readonly stream: string;
+  /** Index in the segment. */
+  readonly firstEntry: number;
+  readonly streamPosition: number;
+  readonly entryCount: number;
 }
 
 /** Log position of the last entry. */

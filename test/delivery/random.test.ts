@@ -11,7 +11,7 @@ import { DeliveryWorld, DOWN, eventsOf, OK, rejected, TOO_LARGE } from '../suppo
 import type { ProcessOptions, RouterProcess } from '../support/delivery-world.ts';
 
 const IDS = ['a', 'b', 'c'] as const;
-const SETTINGS = { eventsMax: 4, bytesMax: 150, backoff: { firstMs: 500, maxMs: 8_000 }, statesMax: 2 };
+const SETTINGS = { eventsMax: 4, toDeviceMax: 2, bytesMax: 150, backoff: { firstMs: 500, maxMs: 8_000 }, statesMax: 2 };
 
 interface History {
   readonly seed: number;
@@ -46,7 +46,8 @@ async function live({ seed, exclusive, steps }: History): Promise<{ found: strin
     if (chance(0.75)) return OK;
     return chance(0.5) ? DOWN : rejected(503, chance(0.5) ? 2_000 : null);
   };
-  for (const id of IDS) world.put(id);
+  const put = (id: string, url?: null): void => world.put(id, { receive_ephemeral: true, ...(url === null ? { url } : {}) });
+  for (const id of IDS) put(id);
   const thawing: (() => void)[] = [];
   const frozen = new Set<RouterProcess>();
   const running = (): RouterProcess[] => world.processes.filter((process) => !frozen.has(process));
@@ -64,15 +65,19 @@ async function live({ seed, exclusive, steps }: History): Promise<{ found: strin
     const process = pick(running());
     if (process !== undefined) await world.end(use(process).catch(() => undefined));
   };
+  const routeSome = (ids: readonly string[], count: number): void => {
+    const first = world.store.tail + 1;
+    world.routeKinds(ids, Array.from({ length: count }, (_, at) => ({ kind: chance(0.4) ? 'to_device' : 'event', text: JSON.stringify({ event_id: `e${first + at}` }) })));
+  };
   launch();
   for (let step = 0; step < steps; step++) {
     const id = pick(IDS) ?? 'a';
     const roll = random.next();
-    if (roll < 0.35) world.routeMany(IDS.filter(() => chance(0.6)).concat(id).filter((one, at, all) => all.indexOf(one) === at), 1 + Math.floor(random.next() * 9));
+    if (roll < 0.35) routeSome(IDS.filter(() => chance(0.6)).concat(id).filter((one, at, all) => all.indexOf(one) === at), 1 + Math.floor(random.next() * 9));
     else if (roll < 0.6) await world.advance(random.next() * 2_000);
     else if (roll < 0.65) await command(({ delivery }) => delivery.setPaused(id, chance(0.5)));
     else if (roll < 0.7) await command(({ delivery }) => delivery.retryNow(id));
-    else if (roll < 0.75) world.put(id, chance(0.3) ? { url: null } : {});
+    else if (roll < 0.75) put(id, chance(0.3) ? null : undefined);
     else if (roll < 0.83) crash(pick(world.processes) ?? world.launch(options));
     else if (roll < 0.87 && !exclusive) {
       const process = pick(running());
@@ -100,7 +105,7 @@ async function live({ seed, exclusive, steps }: History): Promise<{ found: strin
   for (const thaw of thawing) thaw();
   await world.advance(10_000);
   if (world.processes.length === 0) launch();
-  for (const id of IDS) world.put(id);
+  for (const id of IDS) put(id);
   await world.advance(10_000);
   for (const id of IDS) await command(({ delivery }) => delivery.setPaused(id, false));
   await world.advance(60_000);
@@ -117,7 +122,7 @@ async function live({ seed, exclusive, steps }: History): Promise<{ found: strin
 
 const COUNT = 60;
 
-test(`I1 I2 I3 I4 I5 I6 I10 I11 ${COUNT} random histories of one process that crashes and restarts`, async () => {
+test(`R62 R72 R91 I1 I2 I3 I4 I5 I6 I10 I11 ${COUNT} random histories of one process that crashes and restarts`, async () => {
   let pushes = 0;
   for (let seed = 1; seed <= COUNT; seed++) {
     const { found, world } = await live({ seed, exclusive: true, steps: 60 });

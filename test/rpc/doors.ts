@@ -77,6 +77,7 @@ export const REGISTRATION: Registration = {
 export class ScriptedHouse {
   readonly router: { -readonly [Method in keyof HomeserverPort]: HomeserverPort[Method] } = {
     submit: ({ events }) => Promise.resolve(accepted(events.length)),
+    deliveredPositions: (stream) => Promise.resolve([{ appserviceId: 'irc', streamPosition: 5 }, { appserviceId: 'mail', streamPosition: stream.length }]),
     streamPosition: () => Promise.resolve({ streamPosition: 7, logPosition: 9 }),
     checkNamespace: () => ({ matches: [{ appserviceId: 'irc', regex: '@irc_.*', exclusive: true }], exclusive: true, exclusiveAppserviceIds: ['irc'], senderUser: false }),
     authorize: () => 'irc',

@@ -45,6 +45,8 @@ for (const protocol of PROTOCOLS) {
     };
     const position = await call(doors, protocol, router.getStreamPosition, {}, TOKENS.homeserver);
     assert.deepEqual([position.streamPosition, position.logPosition], [7n, 9n]);
+    const delivered = await call(doors, protocol, router.getDeliveredPositions, { stream: 'four' }, TOKENS.homeserver);
+    assert.deepEqual(delivered.positions.map(({ appserviceId, streamPosition }) => [appserviceId, streamPosition]), [['irc', 5n], ['mail', 4n]]);
     const verdict = await call(doors, protocol, router.checkNamespace, { subject: { case: 'userId', value: '@irc_x:a.test' } }, TOKENS.homeserver);
     assert.deepEqual([verdict.matches.map(({ appserviceId, regex, exclusive }) => [appserviceId, regex, exclusive]), verdict.exclusive, verdict.exclusiveAppserviceIds], [[['irc', '@irc_.*', true]], true, ['irc']]);
     const subject = { case: 'roomAlias', value: '#irc_x:a.test' } as const;

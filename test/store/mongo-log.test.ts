@@ -76,7 +76,7 @@ describe('the log on MongoDB', { skip }, () => {
     for (const tombstone of tombstones) assert.deepEqual(Object.keys(tombstone).sort(), ['_id', 'last_position', 'nonce', 'time_ms', 'trimmed_at']);
     assert.equal(tombstones.length, 2);
     assert.equal(await trimAll(store), 0, 'they are not trimmed twice');
-    assert.deepEqual(await store.measureRoutes('hs', new Map([['irc', 0]]), 6), [{ appserviceId: 'irc', entryCount: 2, bytes: 16, oldestTimeMs: 1_700_000_000_005 }]);
+    assert.deepEqual(await store.measureRoutes('hs', new Map([['irc', 0]]), 6), [{ appserviceId: 'irc', entryCount: 2, bytes: 16, firstSegment: 5, oldestTimeMs: 1_700_000_000_005 }]);
   });
 
   test('refuses as exhausted what one document cannot hold, and goes on', async () => {

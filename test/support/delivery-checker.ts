@@ -20,12 +20,14 @@ export function violations(world: DeliveryWorld, options: CheckOptions): string[
 
 function violationsOf(world: DeliveryWorld, appserviceId: string, { failovers, isDrained }: CheckOptions): string[] {
   const pushes = world.pushesTo(appserviceId);
-  const expected = world.store.routedTo(appserviceId).map(({ json }) => Buffer.from(json).toString());
+  const routed = world.store.routedTo(appserviceId);
+  const expected = routed.map(({ json }) => Buffer.from(json).toString());
+  const ofKind = new Map(routed.map(({ kind, json }) => [Buffer.from(json).toString(), kind]));
   const shelved = [...world.store.quarantine.values()].filter((item) => item.appserviceId === appserviceId).flatMap(({ body }) => eventsOf(Buffer.from(body).toString()));
   const said = (text: string): string => `${text} (${appserviceId})`;
   return [
     ...(isDrained ? noLoss(expected, world.received(appserviceId), shelved) : []),
-    ...order(expected, pushes),
+    ...order(expected, pushes, (text) => ofKind.get(text) ?? 'event'),
     ...frozen(pushes),
     ...noGapSkip(pushes),
     ...oneInFlight(pushes),
@@ -38,18 +40,18 @@ function noLoss(expected: readonly string[], received: readonly string[], shelve
   return expected.filter((text) => !got.has(text)).map((text) => `I1 NoLoss: ${text} never arrived`);
 }
 
-/** Events as first accepted follow the log, without a hole but for what was refused. */
-function order(expected: readonly string[], pushes: readonly PushRecord[]): string[] {
+/** What was accepted follows the log within each list and from transaction to transaction. */
+function order(expected: readonly string[], pushes: readonly PushRecord[], kindOf: (text: string) => string): string[] {
   const at = new Map(expected.map((text, index) => [text, index]));
   const first = new Set<string>();
   for (const { answered, text } of pushes) if (answered === 'delivered') for (const event of eventsOf(text)) first.add(event);
-  let last = -1;
+  const last = new Map<string, number>();
   const broken: string[] = [];
   for (const event of first) {
     const index = at.get(event);
     if (index === undefined) broken.push(`I2 Order: ${event} was never routed here`);
-    else if (index < last) broken.push(`I2 Order: ${event} came after a later one`);
-    last = Math.max(last, index ?? -1);
+    else if (index < (last.get(kindOf(event)) ?? -1)) broken.push(`I2 Order: ${event} came after a later one`);
+    last.set(kindOf(event), Math.max(last.get(kindOf(event)) ?? -1, index ?? -1));
   }
   return broken;
 }

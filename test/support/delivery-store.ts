@@ -3,6 +3,7 @@
  * routes of a log that a test appends to. Each process under test has its own connection, which a test can kill or
  * freeze at any call, and whose answers it can lose. Every accepted state is kept, for the checker.
  */
+import type { RoutedKind } from '../../src/appservice/body-keys.ts';
 import type { Clock } from '../../src/clock.ts';
 import type { RouteAnnouncement, RouteReader } from '../../src/delivery/ports.ts';
 import { StoreError } from '../../src/store/errors.ts';
@@ -12,10 +13,12 @@ export const SERVER = 'hs.example';
 
 export interface LoggedEntry {
   readonly position: number;
+  readonly kind: RoutedKind;
   readonly json: Uint8Array;
   readonly timeMs: number;
   readonly appserviceIds: readonly string[];
-  /** Log position of its segment's last entry. */
+  /** Log positions of its segment's first and last entry. */
+  readonly segmentFirst: number;
   readonly segmentEnd: number;
 }
 
@@ -46,7 +49,7 @@ export class DeliveryStore {
   /** A position that carries nothing to deliver. */
   mark(): number {
     const position = this.tail + 1;
-    this.entries.push({ position, json: new Uint8Array(0), timeMs: this.#clock.nowMs(), appserviceIds: [], segmentEnd: position });
+    this.entries.push({ position, kind: 'event', json: new Uint8Array(0), timeMs: this.#clock.nowMs(), appserviceIds: [], segmentFirst: position, segmentEnd: position });
     return position;
   }
 
@@ -56,11 +59,11 @@ export class DeliveryStore {
   }
 
   /** Appends one segment of entries with routes of their own. */
-  appendMixed(items: readonly { readonly text: string; readonly appserviceIds: readonly string[] }[]): RouteAnnouncement[] {
+  appendMixed(items: readonly { readonly kind?: RoutedKind; readonly text: string; readonly appserviceIds: readonly string[] }[]): RouteAnnouncement[] {
     const first = this.tail + 1;
     const timeMs = this.#clock.nowMs();
     const segmentEnd = this.tail + items.length;
-    const added = items.map(({ text, appserviceIds }, at) => ({ position: first + at, json: Buffer.from(text), timeMs, appserviceIds, segmentEnd }));
+    const added = items.map(({ kind = 'event', text, appserviceIds }, at): LoggedEntry => ({ position: first + at, kind, json: Buffer.from(text), timeMs, appserviceIds, segmentFirst: first, segmentEnd }));
     this.entries.push(...added);
     const ids = new Set(items.flatMap(({ appserviceIds }) => appserviceIds));
     return [...ids].map((appserviceId) => {
@@ -101,11 +104,11 @@ export class DeliveryStore {
   readRoute(appserviceId: string, after: number, through: number, limits: RouteLimits): RoutedEntry[] {
     const read: RoutedEntry[] = [];
     let bytes = 0;
-    for (const { position, json, timeMs } of this.routedTo(appserviceId)) {
+    for (const { position, kind, json, timeMs } of this.routedTo(appserviceId)) {
       if (position <= after || position > through) continue;
       bytes += json.byteLength;
       if (read.length >= limits.entriesMax || (read.length > 0 && bytes > limits.bytesMax)) break;
-      read.push({ position, kind: 'event', json, timeMs });
+      read.push({ position, kind, json, timeMs });
     }
     return read;
   }
@@ -114,7 +117,7 @@ export class DeliveryStore {
     return [...after].map(([appserviceId, position]) => {
       const waiting = this.routedTo(appserviceId).filter((entry) => entry.position > position && entry.segmentEnd <= through);
       const bytes = waiting.reduce((sum, { json }) => sum + json.byteLength, 0);
-      return { appserviceId, entryCount: waiting.length, bytes, oldestTimeMs: waiting[0]?.timeMs ?? null };
+      return { appserviceId, entryCount: waiting.length, bytes, firstSegment: waiting[0]?.segmentFirst ?? null, oldestTimeMs: waiting[0]?.timeMs ?? null };
     });
   }
 }
@@ -122,7 +125,7 @@ export class DeliveryStore {
 export type StoreFault = 'none' | 'not_done' | 'answer_lost';
 
 /** One process's way to the store. */
-export class StoreConnection implements AppserviceStateStore, RouteReader, Pick<SegmentLog, 'measureRoutes'> {
+export class StoreConnection implements AppserviceStateStore, RouteReader, Pick<SegmentLog, 'measureRoutes' | 'readSegments'> {
   readonly name: string;
   readonly store: DeliveryStore;
   /** What happens to a call; asked for each. */
@@ -180,6 +183,11 @@ export class StoreConnection implements AppserviceStateStore, RouteReader, Pick<
 
   measureRoutes(_serverName: string, after: ReadonlyMap<string, number>, through: number): Promise<RouteMeasure[]> {
     return this.#call('measureRoutes', () => this.store.measureRoutes(after, through));
+  }
+
+  /** This store knows no segments. */
+  readSegments(): Promise<never> {
+    return Promise.reject(new StoreError('unreadable', 'there are no segments here'));
   }
 
   async #call<Result>(operation: string, effect: () => Result, detail = ''): Promise<Result> {

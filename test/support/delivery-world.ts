@@ -2,6 +2,7 @@
  * A homeserver's delivery with everything around it scripted: one store, any number of router processes, appservices
  * that answer as told, a clock that the test moves.
  */
+import type { RoutedKind } from '../../src/appservice/body-keys.ts';
 import type { DomainEvent } from '../../src/appservice/domain-event.ts';
 import type { Registration } from '../../src/appservice/registration.ts';
 import type { Clock } from '../../src/clock.ts';
@@ -147,6 +148,12 @@ export class DeliveryWorld {
     this.#tell(({ delivery }) => delivery.routed(announcements));
   }
 
+  /** Routes one segment of entries of any kind to the appservices. */
+  routeKinds(appserviceIds: readonly string[], items: readonly { readonly kind: RoutedKind; readonly text: string }[]): void {
+    const announcements = this.store.appendMixed(items.map((item) => ({ ...item, appserviceIds })));
+    this.#tell(({ delivery }) => delivery.routed(announcements));
+  }
+
   /** Routes `count` events named `e1`, `e2` … by their log position. */
   routeMany(appserviceIds: readonly string[], count: number): string[] {
     const texts = Array.from({ length: count }, (_, at) => JSON.stringify({ event_id: `e${this.store.tail + 1 + at}` }));
@@ -218,6 +225,7 @@ export class DeliveryWorld {
       meter: {
         attempt: (_serverName, appserviceId, outcome) => this.metered.push(`attempt ${appserviceId} ${outcome}`),
         delivered: (_serverName, appserviceId, count) => this.metered.push(`delivered ${appserviceId} ${count}`),
+        leftOut: (_serverName, appserviceId, kind, reason, count) => this.metered.push(`left out ${appserviceId} ${kind} ${reason} ${count}`),
       },
       events: { emit: ({ event }) => void this.events.push(event) },
       settings: { ...DELIVERY_DEFAULTS, ...options.settings },
@@ -318,11 +326,13 @@ export class DeliveryWorld {
   }
 }
 
-/** Texts of the events in a body. */
+/** Texts of the events in a body, then of the to-device messages. */
 export function eventsOf(body: string): string[] {
   const parsed: unknown = JSON.parse(body);
   if (typeof parsed !== 'object' || parsed === null || !('events' in parsed) || !Array.isArray(parsed.events)) throw new Error('no transaction body');
-  return parsed.events.map((event) => JSON.stringify(event));
+  const messages: unknown = Reflect.get(parsed, 'de.sorunome.msc2409.to_device') ?? [];
+  if (!Array.isArray(messages)) throw new Error('no list of messages');
+  return [...parsed.events, ...messages].map((event) => JSON.stringify(event));
 }
 
 /** An answer that the test gives later. */

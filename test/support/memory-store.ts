@@ -79,7 +79,7 @@ export class MemoryLog implements SegmentLog, FoldStore {
     const measures = [...after].map(([appserviceId, position]) => {
       const waiting = this.#routed(serverName, appserviceId).filter((entry) => entry.position > position && entry.position <= through);
       const bytes = waiting.reduce((sum, { json }) => sum + json.byteLength, 0);
-      return { appserviceId, entryCount: waiting.length, bytes, oldestTimeMs: waiting[0]?.timeMs ?? null };
+      return { appserviceId, entryCount: waiting.length, bytes, firstSegment: this.#segmentOf(serverName, waiting[0]?.position), oldestTimeMs: waiting[0]?.timeMs ?? null };
     });
     return Promise.resolve(measures);
   }
@@ -121,6 +121,11 @@ export class MemoryLog implements SegmentLog, FoldStore {
 
   listServerNames(): Promise<string[]> {
     return Promise.resolve([...new Set(this.segments.map(({ serverName }) => serverName))].sort());
+  }
+
+  #segmentOf(serverName: string, position: number | undefined): number | null {
+    if (position === undefined) return null;
+    return this.segments.findLast((segment) => segment.serverName === serverName && segment.firstPosition <= position)?.firstPosition ?? null;
   }
 
   #routed(serverName: string, appserviceId: string): RoutedEntry[] {

@@ -14,6 +14,8 @@ export interface ReceivedTransaction {
   readonly txnId: string;
   readonly bodyHash: string;
   readonly eventIds: readonly string[];
+  /** The whole body, parsed. */
+  readonly body: Readonly<Record<string, unknown>>;
   readonly answer: ReceiverAnswer;
 }
 
@@ -89,9 +91,10 @@ export class RecordingReceiver implements AsyncDisposable {
     request.on('end', () => {
       const body = Buffer.concat(parts);
       const [, appservice = '', txnId = ''] = /^\/([^/]+)\/_matrix\/app\/v1\/transactions\/([^/?]+)$/.exec(request.url ?? '') ?? [];
-      const { events } = JSON.parse(body.toString()) as { events: { event_id: string }[] };
+      const parsed = JSON.parse(body.toString()) as { events: { event_id: string }[] } & Record<string, unknown>;
+      const { events } = parsed;
       const answer = this.answer(appservice, events.length);
-      this.received.push({ appservice, txnId, bodyHash: createHash('sha256').update(body).digest('hex'), eventIds: events.map((event) => event.event_id), answer });
+      this.received.push({ appservice, txnId, bodyHash: createHash('sha256').update(body).digest('hex'), eventIds: events.map((event) => event.event_id), body: parsed, answer });
       const finish = (): void => {
         if (answer === 'ok') response.writeHead(200, { 'content-type': 'application/json' }).end('{}');
         else if (answer === 'error') response.writeHead(500, { 'content-type': 'text/html' }).end('<h1>no</h1>');

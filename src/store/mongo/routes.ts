@@ -135,25 +135,30 @@ export class MongoRoutes {
 type MeasuredPart = Omit<RouteMeasure, 'appserviceId'>;
 
 function nothingWaits(appserviceId: string): RouteMeasure {
-  return { appserviceId, entryCount: 0, bytes: 0, oldestTimeMs: null };
+  return { appserviceId, entryCount: 0, bytes: 0, firstSegment: null, oldestTimeMs: null };
 }
 
 function sumOf(measure: RouteMeasure, part: MeasuredPart): RouteMeasure {
-  const times = [measure.oldestTimeMs, part.oldestTimeMs].filter((timeMs) => timeMs !== null);
   return {
     appserviceId: measure.appserviceId,
     entryCount: measure.entryCount + part.entryCount,
     bytes: measure.bytes + part.bytes,
-    oldestTimeMs: times.length === 0 ? null : Math.min(...times),
+    firstSegment: leastOf(measure.firstSegment, part.firstSegment),
+    oldestTimeMs: leastOf(measure.oldestTimeMs, part.oldestTimeMs),
   };
 }
 
+function leastOf(one: number | null, other: number | null): number | null {
+  if (one === null || other === null) return one ?? other;
+  return Math.min(one, other);
+}
+
 function summedPart(document: StoredDocument): MeasuredPart {
-  return { entryCount: integerField(document, 'entry_count'), bytes: integerField(document, 'bytes'), oldestTimeMs: integerField(document, 'oldest_time_ms') };
+  return { entryCount: integerField(document, 'entry_count'), bytes: integerField(document, 'bytes'), firstSegment: integerField(document, 'first_segment'), oldestTimeMs: integerField(document, 'oldest_time_ms') };
 }
 
 function straddlingPart(segment: Segment, appserviceId: string, after: number): MeasuredPart {
-  return { ...measureRoute(segment, appserviceId, after), oldestTimeMs: segment.timeMs };
+  return { ...measureRoute(segment, appserviceId, after), firstSegment: segment.firstPosition, oldestTimeMs: segment.timeMs };
 }
 
 /** Of the newest segment that begins at or below `after`: its contents, if the route goes on in it and it ends at or below `through`. */
@@ -180,7 +185,7 @@ function sumStages(serverName: string, appserviceId: string, after: number, thro
       },
     },
     { $project: { time_ms: 1, route: ownRoute } },
-    { $group: { _id: null, entry_count: { $sum: '$route.entry_count' }, bytes: { $sum: '$route.bytes' }, oldest_time_ms: { $min: '$time_ms' } } },
+    { $group: { _id: null, entry_count: { $sum: '$route.entry_count' }, bytes: { $sum: '$route.bytes' }, first_segment: { $min: '$_id.first_position' }, oldest_time_ms: { $min: '$time_ms' } } },
   ];
 }
 

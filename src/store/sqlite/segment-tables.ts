@@ -102,7 +102,7 @@ export class SegmentTables {
         bytes += measured.bytes;
         firstPosition = cut;
       }
-      return { appserviceId, entryCount, bytes, oldestTimeMs: firstPosition === null ? null : this.#timeMs(server, firstPosition) };
+      return { appserviceId, entryCount, bytes, firstSegment: firstPosition, oldestTimeMs: firstPosition === null ? null : this.#timeMs(server, firstPosition) };
     });
   }
 

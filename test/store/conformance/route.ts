@@ -190,8 +190,8 @@ const measureRoutesCases: readonly ConformanceCase[] = [
       const name = fresh();
       await appendAll(store, name, THREE);
       assert.deepEqual(await measured(store, name, { irc: 0, mail: 0 }, 10), [
-        { appserviceId: 'irc', entryCount: 6, bytes: 60, oldestTimeMs: 1_000 },
-        { appserviceId: 'mail', entryCount: 2, bytes: 20, oldestTimeMs: 1_000 },
+        { appserviceId: 'irc', entryCount: 6, bytes: 60, firstSegment: 1, oldestTimeMs: 1_000 },
+        { appserviceId: 'mail', entryCount: 2, bytes: 20, firstSegment: 1, oldestTimeMs: 1_000 },
       ]);
     },
   },
@@ -200,11 +200,12 @@ const measureRoutesCases: readonly ConformanceCase[] = [
     run: async ({ store, fresh }) => {
       const name = fresh();
       await appendAll(store, name, THREE);
+      const firsts = [1, 1, 1, 1, 5, 5, 7, 7, 7, 7];
       const times = [1_000, 1_000, 1_000, 2_000, 2_000, 3_000, 3_000, 3_000, 3_000, 3_000];
       for (let position = 0; position <= 10; position++) {
         const waiting = TO_IRC.filter((other) => other > position);
         const oldest = waiting[0] === undefined ? null : (times[waiting[0] - 1] ?? null);
-        assert.deepEqual(await measured(store, name, { irc: position }, 10), [{ appserviceId: 'irc', entryCount: waiting.length, bytes: waiting.length * 10, oldestTimeMs: oldest }], `above ${position}`);
+        assert.deepEqual(await measured(store, name, { irc: position }, 10), [{ appserviceId: 'irc', entryCount: waiting.length, bytes: waiting.length * 10, firstSegment: waiting[0] === undefined ? null : (firsts[waiting[0] - 1] ?? null), oldestTimeMs: oldest }], `above ${position}`);
       }
     },
   },
@@ -222,7 +223,7 @@ const measureRoutesCases: readonly ConformanceCase[] = [
     title: 'says zero and null where nothing waits',
     run: async ({ store, fresh }) => {
       const name = fresh();
-      const nothing = { entryCount: 0, bytes: 0, oldestTimeMs: null };
+      const nothing = { entryCount: 0, bytes: 0, firstSegment: null, oldestTimeMs: null };
       assert.deepEqual(await measured(store, name, { irc: 0 }, 10), [{ appserviceId: 'irc', ...nothing }]);
       await appendAll(store, name, THREE);
       assert.deepEqual(await measured(store, name, { irc: 10, mail: 6, nobody: 0 }, 10), ['irc', 'mail', 'nobody'].map((appserviceId) => ({ appserviceId, ...nothing })));

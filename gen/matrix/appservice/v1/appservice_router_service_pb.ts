@@ -18,7 +18,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file matrix/appservice/v1/appservice_router_service.proto.
  */
 export const file_matrix_appservice_v1_appservice_router_service: GenFile = /*@__PURE__*/
-  fileDesc("CjRtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX3JvdXRlcl9zZXJ2aWNlLnByb3RvEhRtYXRyaXguYXBwc2VydmljZS52MSKpAwoTU3VibWl0RXZlbnRzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhMKBnN0cmVhbRgCIAEoCUgBiAEBEisKBmV2ZW50cxgDIAMoCzIbLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV2ZW50EjcKCWVwaGVtZXJhbBgEIAMoCzIkLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkVwaGVtZXJhbEV2ZW50EjYKCXRvX2RldmljZRgFIAMoCzIjLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlRvRGV2aWNlRXZlbnQSPAoMZGV2aWNlX2xpc3RzGAYgAygLMiYubWF0cml4LmFwcHNlcnZpY2UudjEuRGV2aWNlTGlzdENoYW5nZRI6CgtkZXZpY2Vfa2V5cxgHIAMoCzIlLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRldmljZUtleUNvdW50cxIwCgVyb29tcxgIIAMoCzIhLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJvb21Db250ZXh0Qg4KDF9zZXJ2ZXJfbmFtZUIJCgdfc3RyZWFtIpQBChRTdWJtaXRFdmVudHNSZXNwb25zZRIXCg9zdHJlYW1fcG9zaXRpb24YASABKAMSFAoMbG9nX3Bvc2l0aW9uGAIgASgDEhAKCGFjY2VwdGVkGAMgASgFEhIKCmR1cGxpY2F0ZXMYBCABKAUSDgoGcm91dGVkGAUgASgFEhcKD3dhbnRlZF9yb29tX2lkcxgGIAMoCSJkChhHZXRTdHJlYW1Qb3NpdGlvblJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARITCgZzdHJlYW0YAiABKAlIAYgBAUIOCgxfc2VydmVyX25hbWVCCQoHX3N0cmVhbSJKChlHZXRTdHJlYW1Qb3NpdGlvblJlc3BvbnNlEhcKD3N0cmVhbV9wb3NpdGlvbhgBIAEoAxIUCgxsb2dfcG9zaXRpb24YAiABKAMiiAEKFUNoZWNrTmFtZXNwYWNlUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgBiAEBEhEKB3VzZXJfaWQYAiABKAlIABIUCgpyb29tX2FsaWFzGAMgASgJSAASEQoHcm9vbV9pZBgEIAEoCUgAQgkKB3N1YmplY3RCDgoMX3NlcnZlcl9uYW1lIkkKDk5hbWVzcGFjZU1hdGNoEhUKDWFwcHNlcnZpY2VfaWQYASABKAkSDQoFcmVnZXgYAiABKAkSEQoJZXhjbHVzaXZlGAMgASgIIpkBChZDaGVja05hbWVzcGFjZVJlc3BvbnNlEjUKB21hdGNoZXMYASADKAsyJC5tYXRyaXguYXBwc2VydmljZS52MS5OYW1lc3BhY2VNYXRjaBIRCglleGNsdXNpdmUYAiABKAgSIAoYZXhjbHVzaXZlX2FwcHNlcnZpY2VfaWRzGAMgAygJEhMKC3NlbmRlcl91c2VyGAQgASgIIrcDChpBdXRob3JpemVJZGVudGlmaWVyUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgCiAEBEhEKB3VzZXJfaWQYAiABKAlIABIUCgpyb29tX2FsaWFzGAMgASgJSAASEQoHcm9vbV9pZBgEIAEoCUgAEkcKBmFjdGlvbhgFIAEoDjI3Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkF1dGhvcml6ZUlkZW50aWZpZXJSZXF1ZXN0LkFjdGlvbhIXCghhc190b2tlbhgGIAEoCUIDgAEBSAESFwoNYXBwc2VydmljZV9pZBgHIAEoCUgBEhgKDnBlcnNvbl91c2VyX2lkGAggASgJSAESHAoPdXNlcl9yZWdpc3RlcmVkGAkgASgISAOIAQEiWAoGQWN0aW9uEhYKEkFDVElPTl9VTlNQRUNJRklFRBAAEhEKDUFDVElPTl9DUkVBVEUQARIRCg1BQ1RJT05fREVMRVRFEAISEAoMQUNUSU9OX0xPR0lOEANCCQoHc3ViamVjdEIHCgVhY3RvckIOCgxfc2VydmVyX25hbWVCEgoQX3VzZXJfcmVnaXN0ZXJlZCJLChtBdXRob3JpemVJZGVudGlmaWVyUmVzcG9uc2USGgoNYXBwc2VydmljZV9pZBgBIAEoCUgAiAEBQhAKDl9hcHBzZXJ2aWNlX2lkIoACCh1BdXRoZW50aWNhdGVBcHBzZXJ2aWNlUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKCGFzX3Rva2VuGAIgASgJQgOAAQESFAoHdXNlcl9pZBgDIAEoCUgBiAEBEhYKCWRldmljZV9pZBgEIAEoCUgCiAEBEhYKCXNvdXJjZV9pcBgFIAEoCUgDiAEBEhwKD3VzZXJfcmVnaXN0ZXJlZBgGIAEoCEgEiAEBQg4KDF9zZXJ2ZXJfbmFtZUIKCghfdXNlcl9pZEIMCgpfZGV2aWNlX2lkQgwKCl9zb3VyY2VfaXBCEgoQX3VzZXJfcmVnaXN0ZXJlZCKcAQoeQXV0aGVudGljYXRlQXBwc2VydmljZVJlc3BvbnNlEhUKDWFwcHNlcnZpY2VfaWQYASABKAkSDwoHdXNlcl9pZBgCIAEoCRIWCglkZXZpY2VfaWQYAyABKAlIAIgBARIUCgxyYXRlX2xpbWl0ZWQYBCABKAgSFgoOaXNfc2VuZGVyX3VzZXIYBSABKAhCDAoKX2RldmljZV9pZCKxAQoVUGluZ0FwcHNlcnZpY2VSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESFwoIYXNfdG9rZW4YAiABKAlCA4ABAUgAEhcKDWFwcHNlcnZpY2VfaWQYAyABKAlIABIbCg50cmFuc2FjdGlvbl9pZBgEIAEoCUgCiAEBQgwKCmFwcHNlcnZpY2VCDgoMX3NlcnZlcl9uYW1lQhEKD190cmFuc2FjdGlvbl9pZCJvChZQaW5nQXBwc2VydmljZVJlc3BvbnNlEhUKC2R1cmF0aW9uX21zGAEgASgFSAASNAoHZmFpbHVyZRgCIAEoCzIhLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBpbmdGYWlsdXJlSABCCAoGcmVzdWx0Im8KC1BpbmdGYWlsdXJlEg8KB2VycmNvZGUYASABKAkSEwoLaHR0cF9zdGF0dXMYAiABKAUSEwoGc3RhdHVzGAMgASgFSACIAQESEQoEYm9keRgEIAEoCUgBiAEBQgkKB19zdGF0dXNCBwoFX2JvZHkiTQoQUXVlcnlVc2VyUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEg8KB3VzZXJfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIlEKEVF1ZXJ5VXNlclJlc3BvbnNlEg4KBmV4aXN0cxgBIAEoCBIaCg1hcHBzZXJ2aWNlX2lkGAIgASgJSACIAQFCEAoOX2FwcHNlcnZpY2VfaWQiVQoVUXVlcnlSb29tQWxpYXNSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESEgoKcm9vbV9hbGlhcxgCIAEoCUIOCgxfc2VydmVyX25hbWUiVgoWUXVlcnlSb29tQWxpYXNSZXNwb25zZRIOCgZleGlzdHMYASABKAgSGgoNYXBwc2VydmljZV9pZBgCIAEoCUgAiAEBQhAKDl9hcHBzZXJ2aWNlX2lkIm4KHkxpc3RUaGlyZFBhcnR5UHJvdG9jb2xzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKCHByb3RvY29sGAIgASgJSAGIAQFCDgoMX3NlcnZlcl9uYW1lQgsKCV9wcm90b2NvbCJ9Ch9MaXN0VGhpcmRQYXJ0eVByb3RvY29sc1Jlc3BvbnNlEjsKCXByb3RvY29scxgBIAMoCzIoLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlRoaXJkUGFydHlQcm90b2NvbBIdChVmYWlsZWRfYXBwc2VydmljZV9pZHMYAiADKAkirgEKG1F1ZXJ5VGhpcmRQYXJ0eVVzZXJzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgBiAEBEhIKCHByb3RvY29sGAIgASgJSAASEQoHdXNlcl9pZBgDIAEoCUgAEjUKBmZpZWxkcxgEIAMoCzIlLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlRoaXJkUGFydHlGaWVsZEIHCgVxdWVyeUIOCgxfc2VydmVyX25hbWUicgocUXVlcnlUaGlyZFBhcnR5VXNlcnNSZXNwb25zZRIzCgV1c2VycxgBIAMoCzIkLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlRoaXJkUGFydHlVc2VyEh0KFWZhaWxlZF9hcHBzZXJ2aWNlX2lkcxgCIAMoCSK1AQofUXVlcnlUaGlyZFBhcnR5TG9jYXRpb25zUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgBiAEBEhIKCHByb3RvY29sGAIgASgJSAASFAoKcm9vbV9hbGlhcxgDIAEoCUgAEjUKBmZpZWxkcxgEIAMoCzIlLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlRoaXJkUGFydHlGaWVsZEIHCgVxdWVyeUIOCgxfc2VydmVyX25hbWUifgogUXVlcnlUaGlyZFBhcnR5TG9jYXRpb25zUmVzcG9uc2USOwoJbG9jYXRpb25zGAEgAygLMigubWF0cml4LmFwcHNlcnZpY2UudjEuVGhpcmRQYXJ0eUxvY2F0aW9uEh0KFWZhaWxlZF9hcHBzZXJ2aWNlX2lkcxgCIAMoCSJjChBDbGFpbUtleXNSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESDAoEanNvbhgCIAEoDBIXCg9ob21lc2VydmVyX2pzb24YAyABKAxCDgoMX3NlcnZlcl9uYW1lIkAKEUNsYWltS2V5c1Jlc3BvbnNlEgwKBGpzb24YASABKAwSHQoVZmFpbGVkX2FwcHNlcnZpY2VfaWRzGAIgAygJImMKEFF1ZXJ5S2V5c1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIMCgRqc29uGAIgASgMEhcKD2hvbWVzZXJ2ZXJfanNvbhgDIAEoDEIOCgxfc2VydmVyX25hbWUiQAoRUXVlcnlLZXlzUmVzcG9uc2USDAoEanNvbhgBIAEoDBIdChVmYWlsZWRfYXBwc2VydmljZV9pZHMYAiADKAkyiQ0KEEFwcHNlcnZpY2VSb3V0ZXISagoMU3VibWl0RXZlbnRzEikubWF0cml4LmFwcHNlcnZpY2UudjEuU3VibWl0RXZlbnRzUmVxdWVzdBoqLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlN1Ym1pdEV2ZW50c1Jlc3BvbnNlIgOQAgISaQoMU3RyZWFtRXZlbnRzEikubWF0cml4LmFwcHNlcnZpY2UudjEuU3VibWl0RXZlbnRzUmVxdWVzdBoqLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlN1Ym1pdEV2ZW50c1Jlc3BvbnNlKAEwARJ5ChFHZXRTdHJlYW1Qb3NpdGlvbhIuLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldFN0cmVhbVBvc2l0aW9uUmVxdWVzdBovLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldFN0cmVhbVBvc2l0aW9uUmVzcG9uc2UiA5ACARJwCg5DaGVja05hbWVzcGFjZRIrLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkNoZWNrTmFtZXNwYWNlUmVxdWVzdBosLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkNoZWNrTmFtZXNwYWNlUmVzcG9uc2UiA5ACARJ/ChNBdXRob3JpemVJZGVudGlmaWVyEjAubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aG9yaXplSWRlbnRpZmllclJlcXVlc3QaMS5tYXRyaXguYXBwc2VydmljZS52MS5BdXRob3JpemVJZGVudGlmaWVyUmVzcG9uc2UiA5ACAhKIAQoWQXV0aGVudGljYXRlQXBwc2VydmljZRIzLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkF1dGhlbnRpY2F0ZUFwcHNlcnZpY2VSZXF1ZXN0GjQubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aGVudGljYXRlQXBwc2VydmljZVJlc3BvbnNlIgOQAgISawoOUGluZ0FwcHNlcnZpY2USKy5tYXRyaXguYXBwc2VydmljZS52MS5QaW5nQXBwc2VydmljZVJlcXVlc3QaLC5tYXRyaXguYXBwc2VydmljZS52MS5QaW5nQXBwc2VydmljZVJlc3BvbnNlEmEKCVF1ZXJ5VXNlchImLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5VXNlclJlcXVlc3QaJy5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeVVzZXJSZXNwb25zZSIDkAICEnAKDlF1ZXJ5Um9vbUFsaWFzEisubWF0cml4LmFwcHNlcnZpY2UudjEuUXVlcnlSb29tQWxpYXNSZXF1ZXN0GiwubWF0cml4LmFwcHNlcnZpY2UudjEuUXVlcnlSb29tQWxpYXNSZXNwb25zZSIDkAICEosBChdMaXN0VGhpcmRQYXJ0eVByb3RvY29scxI0Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RUaGlyZFBhcnR5UHJvdG9jb2xzUmVxdWVzdBo1Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RUaGlyZFBhcnR5UHJvdG9jb2xzUmVzcG9uc2UiA5ACARKCAQoUUXVlcnlUaGlyZFBhcnR5VXNlcnMSMS5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeVRoaXJkUGFydHlVc2Vyc1JlcXVlc3QaMi5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeVRoaXJkUGFydHlVc2Vyc1Jlc3BvbnNlIgOQAgESjgEKGFF1ZXJ5VGhpcmRQYXJ0eUxvY2F0aW9ucxI1Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5VGhpcmRQYXJ0eUxvY2F0aW9uc1JlcXVlc3QaNi5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeVRoaXJkUGFydHlMb2NhdGlvbnNSZXNwb25zZSIDkAIBElwKCUNsYWltS2V5cxImLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkNsYWltS2V5c1JlcXVlc3QaJy5tYXRyaXguYXBwc2VydmljZS52MS5DbGFpbUtleXNSZXNwb25zZRJhCglRdWVyeUtleXMSJi5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeUtleXNSZXF1ZXN0GicubWF0cml4LmFwcHNlcnZpY2UudjEuUXVlcnlLZXlzUmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_matrix_appservice_v1_device, file_matrix_appservice_v1_ephemeral, file_matrix_appservice_v1_event, file_matrix_appservice_v1_third_party]);
+  fileDesc("CjRtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX3JvdXRlcl9zZXJ2aWNlLnByb3RvEhRtYXRyaXguYXBwc2VydmljZS52MSKpAwoTU3VibWl0RXZlbnRzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhMKBnN0cmVhbRgCIAEoCUgBiAEBEisKBmV2ZW50cxgDIAMoCzIbLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV2ZW50EjcKCWVwaGVtZXJhbBgEIAMoCzIkLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkVwaGVtZXJhbEV2ZW50EjYKCXRvX2RldmljZRgFIAMoCzIjLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlRvRGV2aWNlRXZlbnQSPAoMZGV2aWNlX2xpc3RzGAYgAygLMiYubWF0cml4LmFwcHNlcnZpY2UudjEuRGV2aWNlTGlzdENoYW5nZRI6CgtkZXZpY2Vfa2V5cxgHIAMoCzIlLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRldmljZUtleUNvdW50cxIwCgVyb29tcxgIIAMoCzIhLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJvb21Db250ZXh0Qg4KDF9zZXJ2ZXJfbmFtZUIJCgdfc3RyZWFtIpQBChRTdWJtaXRFdmVudHNSZXNwb25zZRIXCg9zdHJlYW1fcG9zaXRpb24YASABKAMSFAoMbG9nX3Bvc2l0aW9uGAIgASgDEhAKCGFjY2VwdGVkGAMgASgFEhIKCmR1cGxpY2F0ZXMYBCABKAUSDgoGcm91dGVkGAUgASgFEhcKD3dhbnRlZF9yb29tX2lkcxgGIAMoCSJkChhHZXRTdHJlYW1Qb3NpdGlvblJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARITCgZzdHJlYW0YAiABKAlIAYgBAUIOCgxfc2VydmVyX25hbWVCCQoHX3N0cmVhbSJKChlHZXRTdHJlYW1Qb3NpdGlvblJlc3BvbnNlEhcKD3N0cmVhbV9wb3NpdGlvbhgBIAEoAxIUCgxsb2dfcG9zaXRpb24YAiABKAMiaAocR2V0RGVsaXZlcmVkUG9zaXRpb25zUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhMKBnN0cmVhbRgCIAEoCUgBiAEBQg4KDF9zZXJ2ZXJfbmFtZUIJCgdfc3RyZWFtIlsKHUdldERlbGl2ZXJlZFBvc2l0aW9uc1Jlc3BvbnNlEjoKCXBvc2l0aW9ucxgBIAMoCzInLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGl2ZXJlZFBvc2l0aW9uIkMKEURlbGl2ZXJlZFBvc2l0aW9uEhUKDWFwcHNlcnZpY2VfaWQYASABKAkSFwoPc3RyZWFtX3Bvc2l0aW9uGAIgASgDIogBChVDaGVja05hbWVzcGFjZVJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAYgBARIRCgd1c2VyX2lkGAIgASgJSAASFAoKcm9vbV9hbGlhcxgDIAEoCUgAEhEKB3Jvb21faWQYBCABKAlIAEIJCgdzdWJqZWN0Qg4KDF9zZXJ2ZXJfbmFtZSJJCg5OYW1lc3BhY2VNYXRjaBIVCg1hcHBzZXJ2aWNlX2lkGAEgASgJEg0KBXJlZ2V4GAIgASgJEhEKCWV4Y2x1c2l2ZRgDIAEoCCKZAQoWQ2hlY2tOYW1lc3BhY2VSZXNwb25zZRI1CgdtYXRjaGVzGAEgAygLMiQubWF0cml4LmFwcHNlcnZpY2UudjEuTmFtZXNwYWNlTWF0Y2gSEQoJZXhjbHVzaXZlGAIgASgIEiAKGGV4Y2x1c2l2ZV9hcHBzZXJ2aWNlX2lkcxgDIAMoCRITCgtzZW5kZXJfdXNlchgEIAEoCCK3AwoaQXV0aG9yaXplSWRlbnRpZmllclJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAogBARIRCgd1c2VyX2lkGAIgASgJSAASFAoKcm9vbV9hbGlhcxgDIAEoCUgAEhEKB3Jvb21faWQYBCABKAlIABJHCgZhY3Rpb24YBSABKA4yNy5tYXRyaXguYXBwc2VydmljZS52MS5BdXRob3JpemVJZGVudGlmaWVyUmVxdWVzdC5BY3Rpb24SFwoIYXNfdG9rZW4YBiABKAlCA4ABAUgBEhcKDWFwcHNlcnZpY2VfaWQYByABKAlIARIYCg5wZXJzb25fdXNlcl9pZBgIIAEoCUgBEhwKD3VzZXJfcmVnaXN0ZXJlZBgJIAEoCEgDiAEBIlgKBkFjdGlvbhIWChJBQ1RJT05fVU5TUEVDSUZJRUQQABIRCg1BQ1RJT05fQ1JFQVRFEAESEQoNQUNUSU9OX0RFTEVURRACEhAKDEFDVElPTl9MT0dJThADQgkKB3N1YmplY3RCBwoFYWN0b3JCDgoMX3NlcnZlcl9uYW1lQhIKEF91c2VyX3JlZ2lzdGVyZWQiSwobQXV0aG9yaXplSWRlbnRpZmllclJlc3BvbnNlEhoKDWFwcHNlcnZpY2VfaWQYASABKAlIAIgBAUIQCg5fYXBwc2VydmljZV9pZCKAAgodQXV0aGVudGljYXRlQXBwc2VydmljZVJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIVCghhc190b2tlbhgCIAEoCUIDgAEBEhQKB3VzZXJfaWQYAyABKAlIAYgBARIWCglkZXZpY2VfaWQYBCABKAlIAogBARIWCglzb3VyY2VfaXAYBSABKAlIA4gBARIcCg91c2VyX3JlZ2lzdGVyZWQYBiABKAhIBIgBAUIOCgxfc2VydmVyX25hbWVCCgoIX3VzZXJfaWRCDAoKX2RldmljZV9pZEIMCgpfc291cmNlX2lwQhIKEF91c2VyX3JlZ2lzdGVyZWQinAEKHkF1dGhlbnRpY2F0ZUFwcHNlcnZpY2VSZXNwb25zZRIVCg1hcHBzZXJ2aWNlX2lkGAEgASgJEg8KB3VzZXJfaWQYAiABKAkSFgoJZGV2aWNlX2lkGAMgASgJSACIAQESFAoMcmF0ZV9saW1pdGVkGAQgASgIEhYKDmlzX3NlbmRlcl91c2VyGAUgASgIQgwKCl9kZXZpY2VfaWQisQEKFVBpbmdBcHBzZXJ2aWNlUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgBiAEBEhcKCGFzX3Rva2VuGAIgASgJQgOAAQFIABIXCg1hcHBzZXJ2aWNlX2lkGAMgASgJSAASGwoOdHJhbnNhY3Rpb25faWQYBCABKAlIAogBAUIMCgphcHBzZXJ2aWNlQg4KDF9zZXJ2ZXJfbmFtZUIRCg9fdHJhbnNhY3Rpb25faWQibwoWUGluZ0FwcHNlcnZpY2VSZXNwb25zZRIVCgtkdXJhdGlvbl9tcxgBIAEoBUgAEjQKB2ZhaWx1cmUYAiABKAsyIS5tYXRyaXguYXBwc2VydmljZS52MS5QaW5nRmFpbHVyZUgAQggKBnJlc3VsdCJvCgtQaW5nRmFpbHVyZRIPCgdlcnJjb2RlGAEgASgJEhMKC2h0dHBfc3RhdHVzGAIgASgFEhMKBnN0YXR1cxgDIAEoBUgAiAEBEhEKBGJvZHkYBCABKAlIAYgBAUIJCgdfc3RhdHVzQgcKBV9ib2R5Ik0KEFF1ZXJ5VXNlclJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIPCgd1c2VyX2lkGAIgASgJQg4KDF9zZXJ2ZXJfbmFtZSJRChFRdWVyeVVzZXJSZXNwb25zZRIOCgZleGlzdHMYASABKAgSGgoNYXBwc2VydmljZV9pZBgCIAEoCUgAiAEBQhAKDl9hcHBzZXJ2aWNlX2lkIlUKFVF1ZXJ5Um9vbUFsaWFzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhIKCnJvb21fYWxpYXMYAiABKAlCDgoMX3NlcnZlcl9uYW1lIlYKFlF1ZXJ5Um9vbUFsaWFzUmVzcG9uc2USDgoGZXhpc3RzGAEgASgIEhoKDWFwcHNlcnZpY2VfaWQYAiABKAlIAIgBAUIQCg5fYXBwc2VydmljZV9pZCJuCh5MaXN0VGhpcmRQYXJ0eVByb3RvY29sc1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIVCghwcm90b2NvbBgCIAEoCUgBiAEBQg4KDF9zZXJ2ZXJfbmFtZUILCglfcHJvdG9jb2wifQofTGlzdFRoaXJkUGFydHlQcm90b2NvbHNSZXNwb25zZRI7Cglwcm90b2NvbHMYASADKAsyKC5tYXRyaXguYXBwc2VydmljZS52MS5UaGlyZFBhcnR5UHJvdG9jb2wSHQoVZmFpbGVkX2FwcHNlcnZpY2VfaWRzGAIgAygJIq4BChtRdWVyeVRoaXJkUGFydHlVc2Vyc1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAYgBARISCghwcm90b2NvbBgCIAEoCUgAEhEKB3VzZXJfaWQYAyABKAlIABI1CgZmaWVsZHMYBCADKAsyJS5tYXRyaXguYXBwc2VydmljZS52MS5UaGlyZFBhcnR5RmllbGRCBwoFcXVlcnlCDgoMX3NlcnZlcl9uYW1lInIKHFF1ZXJ5VGhpcmRQYXJ0eVVzZXJzUmVzcG9uc2USMwoFdXNlcnMYASADKAsyJC5tYXRyaXguYXBwc2VydmljZS52MS5UaGlyZFBhcnR5VXNlchIdChVmYWlsZWRfYXBwc2VydmljZV9pZHMYAiADKAkitQEKH1F1ZXJ5VGhpcmRQYXJ0eUxvY2F0aW9uc1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAYgBARISCghwcm90b2NvbBgCIAEoCUgAEhQKCnJvb21fYWxpYXMYAyABKAlIABI1CgZmaWVsZHMYBCADKAsyJS5tYXRyaXguYXBwc2VydmljZS52MS5UaGlyZFBhcnR5RmllbGRCBwoFcXVlcnlCDgoMX3NlcnZlcl9uYW1lIn4KIFF1ZXJ5VGhpcmRQYXJ0eUxvY2F0aW9uc1Jlc3BvbnNlEjsKCWxvY2F0aW9ucxgBIAMoCzIoLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlRoaXJkUGFydHlMb2NhdGlvbhIdChVmYWlsZWRfYXBwc2VydmljZV9pZHMYAiADKAkiYwoQQ2xhaW1LZXlzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEgwKBGpzb24YAiABKAwSFwoPaG9tZXNlcnZlcl9qc29uGAMgASgMQg4KDF9zZXJ2ZXJfbmFtZSJAChFDbGFpbUtleXNSZXNwb25zZRIMCgRqc29uGAEgASgMEh0KFWZhaWxlZF9hcHBzZXJ2aWNlX2lkcxgCIAMoCSJjChBRdWVyeUtleXNSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESDAoEanNvbhgCIAEoDBIXCg9ob21lc2VydmVyX2pzb24YAyABKAxCDgoMX3NlcnZlcl9uYW1lIkAKEVF1ZXJ5S2V5c1Jlc3BvbnNlEgwKBGpzb24YASABKAwSHQoVZmFpbGVkX2FwcHNlcnZpY2VfaWRzGAIgAygJMpEOChBBcHBzZXJ2aWNlUm91dGVyEmoKDFN1Ym1pdEV2ZW50cxIpLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlN1Ym1pdEV2ZW50c1JlcXVlc3QaKi5tYXRyaXguYXBwc2VydmljZS52MS5TdWJtaXRFdmVudHNSZXNwb25zZSIDkAICEmkKDFN0cmVhbUV2ZW50cxIpLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlN1Ym1pdEV2ZW50c1JlcXVlc3QaKi5tYXRyaXguYXBwc2VydmljZS52MS5TdWJtaXRFdmVudHNSZXNwb25zZSgBMAESeQoRR2V0U3RyZWFtUG9zaXRpb24SLi5tYXRyaXguYXBwc2VydmljZS52MS5HZXRTdHJlYW1Qb3NpdGlvblJlcXVlc3QaLy5tYXRyaXguYXBwc2VydmljZS52MS5HZXRTdHJlYW1Qb3NpdGlvblJlc3BvbnNlIgOQAgEShQEKFUdldERlbGl2ZXJlZFBvc2l0aW9ucxIyLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldERlbGl2ZXJlZFBvc2l0aW9uc1JlcXVlc3QaMy5tYXRyaXguYXBwc2VydmljZS52MS5HZXREZWxpdmVyZWRQb3NpdGlvbnNSZXNwb25zZSIDkAIBEnAKDkNoZWNrTmFtZXNwYWNlEisubWF0cml4LmFwcHNlcnZpY2UudjEuQ2hlY2tOYW1lc3BhY2VSZXF1ZXN0GiwubWF0cml4LmFwcHNlcnZpY2UudjEuQ2hlY2tOYW1lc3BhY2VSZXNwb25zZSIDkAIBEn8KE0F1dGhvcml6ZUlkZW50aWZpZXISMC5tYXRyaXguYXBwc2VydmljZS52MS5BdXRob3JpemVJZGVudGlmaWVyUmVxdWVzdBoxLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkF1dGhvcml6ZUlkZW50aWZpZXJSZXNwb25zZSIDkAICEogBChZBdXRoZW50aWNhdGVBcHBzZXJ2aWNlEjMubWF0cml4LmFwcHNlcnZpY2UudjEuQXV0aGVudGljYXRlQXBwc2VydmljZVJlcXVlc3QaNC5tYXRyaXguYXBwc2VydmljZS52MS5BdXRoZW50aWNhdGVBcHBzZXJ2aWNlUmVzcG9uc2UiA5ACAhJrCg5QaW5nQXBwc2VydmljZRIrLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBpbmdBcHBzZXJ2aWNlUmVxdWVzdBosLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBpbmdBcHBzZXJ2aWNlUmVzcG9uc2USYQoJUXVlcnlVc2VyEiYubWF0cml4LmFwcHNlcnZpY2UudjEuUXVlcnlVc2VyUmVxdWVzdBonLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5VXNlclJlc3BvbnNlIgOQAgIScAoOUXVlcnlSb29tQWxpYXMSKy5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeVJvb21BbGlhc1JlcXVlc3QaLC5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeVJvb21BbGlhc1Jlc3BvbnNlIgOQAgISiwEKF0xpc3RUaGlyZFBhcnR5UHJvdG9jb2xzEjQubWF0cml4LmFwcHNlcnZpY2UudjEuTGlzdFRoaXJkUGFydHlQcm90b2NvbHNSZXF1ZXN0GjUubWF0cml4LmFwcHNlcnZpY2UudjEuTGlzdFRoaXJkUGFydHlQcm90b2NvbHNSZXNwb25zZSIDkAIBEoIBChRRdWVyeVRoaXJkUGFydHlVc2VycxIxLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5VGhpcmRQYXJ0eVVzZXJzUmVxdWVzdBoyLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5VGhpcmRQYXJ0eVVzZXJzUmVzcG9uc2UiA5ACARKOAQoYUXVlcnlUaGlyZFBhcnR5TG9jYXRpb25zEjUubWF0cml4LmFwcHNlcnZpY2UudjEuUXVlcnlUaGlyZFBhcnR5TG9jYXRpb25zUmVxdWVzdBo2Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5VGhpcmRQYXJ0eUxvY2F0aW9uc1Jlc3BvbnNlIgOQAgESXAoJQ2xhaW1LZXlzEiYubWF0cml4LmFwcHNlcnZpY2UudjEuQ2xhaW1LZXlzUmVxdWVzdBonLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkNsYWltS2V5c1Jlc3BvbnNlEmEKCVF1ZXJ5S2V5cxImLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1ZXJ5S2V5c1JlcXVlc3QaJy5tYXRyaXguYXBwc2VydmljZS52MS5RdWVyeUtleXNSZXNwb25zZSIDkAIBYgZwcm90bzM", [file_matrix_appservice_v1_device, file_matrix_appservice_v1_ephemeral, file_matrix_appservice_v1_event, file_matrix_appservice_v1_third_party]);
 
 /**
  * Within a server name and stream, positions strictly increase across requests, over the items of all lists. An item at or
@@ -210,6 +210,83 @@ export const GetStreamPositionResponseSchema: GenMessage<GetStreamPositionRespon
   messageDesc(file_matrix_appservice_v1_appservice_router_service, 3);
 
 /**
+ * Asks what appservices have acknowledged of a stream.
+ *
+ * @generated from message matrix.appservice.v1.GetDeliveredPositionsRequest
+ */
+export type GetDeliveredPositionsRequest = Message<"matrix.appservice.v1.GetDeliveredPositionsRequest"> & {
+  /**
+   * The homeserver; must equal the credential's, and may be left out.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * The name of the writer; empty by default.
+   *
+   * @generated from field: optional string stream = 2;
+   */
+  stream?: string | undefined;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.GetDeliveredPositionsRequest.
+ * Use `create(GetDeliveredPositionsRequestSchema)` to create a new message.
+ */
+export const GetDeliveredPositionsRequestSchema: GenMessage<GetDeliveredPositionsRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 4);
+
+/**
+ * What appservices have acknowledged of a stream.
+ *
+ * @generated from message matrix.appservice.v1.GetDeliveredPositionsResponse
+ */
+export type GetDeliveredPositionsResponse = Message<"matrix.appservice.v1.GetDeliveredPositionsResponse"> & {
+  /**
+   * One for each appservice that is registered, or whose queue is parked, in the order of their ids.
+   *
+   * @generated from field: repeated matrix.appservice.v1.DeliveredPosition positions = 1;
+   */
+  positions: DeliveredPosition[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.GetDeliveredPositionsResponse.
+ * Use `create(GetDeliveredPositionsResponseSchema)` to create a new message.
+ */
+export const GetDeliveredPositionsResponseSchema: GenMessage<GetDeliveredPositionsResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 5);
+
+/**
+ * What one appservice has acknowledged of a stream.
+ *
+ * @generated from message matrix.appservice.v1.DeliveredPosition
+ */
+export type DeliveredPosition = Message<"matrix.appservice.v1.DeliveredPosition"> & {
+  /**
+   * The appservice.
+   *
+   * @generated from field: string appservice_id = 1;
+   */
+  appserviceId: string;
+
+  /**
+   * Everything of the stream up to this position that concerns the appservice has been acknowledged by it.
+   *
+   * @generated from field: int64 stream_position = 2;
+   */
+  streamPosition: bigint;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.DeliveredPosition.
+ * Use `create(DeliveredPositionSchema)` to create a new message.
+ */
+export const DeliveredPositionSchema: GenMessage<DeliveredPosition> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 6);
+
+/**
  * Asks who claims an identifier.
  *
  * @generated from message matrix.appservice.v1.CheckNamespaceRequest
@@ -259,7 +336,7 @@ export type CheckNamespaceRequest = Message<"matrix.appservice.v1.CheckNamespace
  * Use `create(CheckNamespaceRequestSchema)` to create a new message.
  */
 export const CheckNamespaceRequestSchema: GenMessage<CheckNamespaceRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 4);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 7);
 
 /**
  * One namespace that matches.
@@ -294,7 +371,7 @@ export type NamespaceMatch = Message<"matrix.appservice.v1.NamespaceMatch"> & {
  * Use `create(NamespaceMatchSchema)` to create a new message.
  */
 export const NamespaceMatchSchema: GenMessage<NamespaceMatch> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 5);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 8);
 
 /**
  * Who claims an identifier.
@@ -336,7 +413,7 @@ export type CheckNamespaceResponse = Message<"matrix.appservice.v1.CheckNamespac
  * Use `create(CheckNamespaceResponseSchema)` to create a new message.
  */
 export const CheckNamespaceResponseSchema: GenMessage<CheckNamespaceResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 6);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 9);
 
 /**
  * Asks whether an actor may do something with an identifier.
@@ -433,7 +510,7 @@ export type AuthorizeIdentifierRequest = Message<"matrix.appservice.v1.Authorize
  * Use `create(AuthorizeIdentifierRequestSchema)` to create a new message.
  */
 export const AuthorizeIdentifierRequestSchema: GenMessage<AuthorizeIdentifierRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 7);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 10);
 
 /**
  * What the actor wants to do.
@@ -481,7 +558,7 @@ export type AuthorizeIdentifierRequest_Action = (typeof AuthorizeIdentifierReque
  * Describes the enum matrix.appservice.v1.AuthorizeIdentifierRequest.Action.
  */
 export const AuthorizeIdentifierRequest_ActionSchema: GenEnum<AuthorizeIdentifierRequest_Action> = /*@__PURE__*/
-  enumDesc(file_matrix_appservice_v1_appservice_router_service, 7, 0);
+  enumDesc(file_matrix_appservice_v1_appservice_router_service, 10, 0);
 
 /**
  * The actor may.
@@ -502,7 +579,7 @@ export type AuthorizeIdentifierResponse = Message<"matrix.appservice.v1.Authoriz
  * Use `create(AuthorizeIdentifierResponseSchema)` to create a new message.
  */
 export const AuthorizeIdentifierResponseSchema: GenMessage<AuthorizeIdentifierResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 8);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 11);
 
 /**
  * Asks which appservice sends a request, and as whom.
@@ -559,7 +636,7 @@ export type AuthenticateAppserviceRequest = Message<"matrix.appservice.v1.Authen
  * Use `create(AuthenticateAppserviceRequestSchema)` to create a new message.
  */
 export const AuthenticateAppserviceRequestSchema: GenMessage<AuthenticateAppserviceRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 9);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 12);
 
 /**
  * The appservice, and the user that the request acts as.
@@ -608,7 +685,7 @@ export type AuthenticateAppserviceResponse = Message<"matrix.appservice.v1.Authe
  * Use `create(AuthenticateAppserviceResponseSchema)` to create a new message.
  */
 export const AuthenticateAppserviceResponseSchema: GenMessage<AuthenticateAppserviceResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 10);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 13);
 
 /**
  * Asks for a ping of an appservice.
@@ -659,7 +736,7 @@ export type PingAppserviceRequest = Message<"matrix.appservice.v1.PingAppservice
  * Use `create(PingAppserviceRequestSchema)` to create a new message.
  */
 export const PingAppserviceRequestSchema: GenMessage<PingAppserviceRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 11);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 14);
 
 /**
  * How a ping went.
@@ -696,7 +773,7 @@ export type PingAppserviceResponse = Message<"matrix.appservice.v1.PingAppservic
  * Use `create(PingAppserviceResponseSchema)` to create a new message.
  */
 export const PingAppserviceResponseSchema: GenMessage<PingAppserviceResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 12);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 15);
 
 /**
  * What a homeserver answers an appservice whose ping failed.
@@ -738,7 +815,7 @@ export type PingFailure = Message<"matrix.appservice.v1.PingFailure"> & {
  * Use `create(PingFailureSchema)` to create a new message.
  */
 export const PingFailureSchema: GenMessage<PingFailure> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 13);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 16);
 
 /**
  * Asks whether a user exists.
@@ -766,7 +843,7 @@ export type QueryUserRequest = Message<"matrix.appservice.v1.QueryUserRequest"> 
  * Use `create(QueryUserRequestSchema)` to create a new message.
  */
 export const QueryUserRequestSchema: GenMessage<QueryUserRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 14);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 17);
 
 /**
  * What the appservices say of a user.
@@ -794,7 +871,7 @@ export type QueryUserResponse = Message<"matrix.appservice.v1.QueryUserResponse"
  * Use `create(QueryUserResponseSchema)` to create a new message.
  */
 export const QueryUserResponseSchema: GenMessage<QueryUserResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 15);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 18);
 
 /**
  * Asks whether a room alias exists.
@@ -822,7 +899,7 @@ export type QueryRoomAliasRequest = Message<"matrix.appservice.v1.QueryRoomAlias
  * Use `create(QueryRoomAliasRequestSchema)` to create a new message.
  */
 export const QueryRoomAliasRequestSchema: GenMessage<QueryRoomAliasRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 16);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 19);
 
 /**
  * What the appservices say of a room alias.
@@ -850,7 +927,7 @@ export type QueryRoomAliasResponse = Message<"matrix.appservice.v1.QueryRoomAlia
  * Use `create(QueryRoomAliasResponseSchema)` to create a new message.
  */
 export const QueryRoomAliasResponseSchema: GenMessage<QueryRoomAliasResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 17);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 20);
 
 /**
  * Asks for the third-party protocols.
@@ -878,7 +955,7 @@ export type ListThirdPartyProtocolsRequest = Message<"matrix.appservice.v1.ListT
  * Use `create(ListThirdPartyProtocolsRequestSchema)` to create a new message.
  */
 export const ListThirdPartyProtocolsRequestSchema: GenMessage<ListThirdPartyProtocolsRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 18);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 21);
 
 /**
  * The third-party protocols.
@@ -906,7 +983,7 @@ export type ListThirdPartyProtocolsResponse = Message<"matrix.appservice.v1.List
  * Use `create(ListThirdPartyProtocolsResponseSchema)` to create a new message.
  */
 export const ListThirdPartyProtocolsResponseSchema: GenMessage<ListThirdPartyProtocolsResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 19);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 22);
 
 /**
  * Asks for third-party users.
@@ -958,7 +1035,7 @@ export type QueryThirdPartyUsersRequest = Message<"matrix.appservice.v1.QueryThi
  * Use `create(QueryThirdPartyUsersRequestSchema)` to create a new message.
  */
 export const QueryThirdPartyUsersRequestSchema: GenMessage<QueryThirdPartyUsersRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 20);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 23);
 
 /**
  * The third-party users that were found.
@@ -986,7 +1063,7 @@ export type QueryThirdPartyUsersResponse = Message<"matrix.appservice.v1.QueryTh
  * Use `create(QueryThirdPartyUsersResponseSchema)` to create a new message.
  */
 export const QueryThirdPartyUsersResponseSchema: GenMessage<QueryThirdPartyUsersResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 21);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 24);
 
 /**
  * Asks for third-party locations.
@@ -1038,7 +1115,7 @@ export type QueryThirdPartyLocationsRequest = Message<"matrix.appservice.v1.Quer
  * Use `create(QueryThirdPartyLocationsRequestSchema)` to create a new message.
  */
 export const QueryThirdPartyLocationsRequestSchema: GenMessage<QueryThirdPartyLocationsRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 22);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 25);
 
 /**
  * The third-party locations that were found.
@@ -1066,7 +1143,7 @@ export type QueryThirdPartyLocationsResponse = Message<"matrix.appservice.v1.Que
  * Use `create(QueryThirdPartyLocationsResponseSchema)` to create a new message.
  */
 export const QueryThirdPartyLocationsResponseSchema: GenMessage<QueryThirdPartyLocationsResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 23);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 26);
 
 /**
  * Asks for one-time keys.
@@ -1104,7 +1181,7 @@ export type ClaimKeysRequest = Message<"matrix.appservice.v1.ClaimKeysRequest"> 
  * Use `create(ClaimKeysRequestSchema)` to create a new message.
  */
 export const ClaimKeysRequestSchema: GenMessage<ClaimKeysRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 24);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 27);
 
 /**
  * One-time keys.
@@ -1133,7 +1210,7 @@ export type ClaimKeysResponse = Message<"matrix.appservice.v1.ClaimKeysResponse"
  * Use `create(ClaimKeysResponseSchema)` to create a new message.
  */
 export const ClaimKeysResponseSchema: GenMessage<ClaimKeysResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 25);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 28);
 
 /**
  * Asks for device and cross-signing keys.
@@ -1169,7 +1246,7 @@ export type QueryKeysRequest = Message<"matrix.appservice.v1.QueryKeysRequest"> 
  * Use `create(QueryKeysRequestSchema)` to create a new message.
  */
 export const QueryKeysRequestSchema: GenMessage<QueryKeysRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 26);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 29);
 
 /**
  * Device and cross-signing keys.
@@ -1198,7 +1275,7 @@ export type QueryKeysResponse = Message<"matrix.appservice.v1.QueryKeysResponse"
  * Use `create(QueryKeysResponseSchema)` to create a new message.
  */
 export const QueryKeysResponseSchema: GenMessage<QueryKeysResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_router_service, 27);
+  messageDesc(file_matrix_appservice_v1_appservice_router_service, 30);
 
 /**
  * AppserviceRouter is called by a homeserver: it submits what happened, and asks who owns an identifier.
@@ -1248,6 +1325,20 @@ export const AppserviceRouter: GenService<{
     methodKind: "unary";
     input: typeof GetStreamPositionRequestSchema;
     output: typeof GetStreamPositionResponseSchema;
+  },
+  /**
+   * GetDeliveredPositions tells, for each appservice, up to which position of a stream everything that concerns it has been
+   * acknowledged by it: what a homeserver may forget, such as a to-device message.
+   *
+   * Without anything waiting for an appservice that is where the stream stands. What an operator gave up, and what is in
+   * quarantine, counts as acknowledged. Positions do not decrease.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceRouter.GetDeliveredPositions
+   */
+  getDeliveredPositions: {
+    methodKind: "unary";
+    input: typeof GetDeliveredPositionsRequestSchema;
+    output: typeof GetDeliveredPositionsResponseSchema;
   },
   /**
    * CheckNamespace tells which appservices claim an identifier. It is a look-up and no error for any well-formed one.
