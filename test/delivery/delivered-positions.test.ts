@@ -11,7 +11,7 @@ import { MemoryLog } from '../support/memory-store.ts';
 import { registration, SERVER, submission } from '../support/routing.ts';
 
 const IDS = ['a', 'b'];
-const STREAMS = ['', 'to_device'];
+const STREAMS = ['', 'to_device', '__proto__'];
 const USERS = ['@_a_x:hs.test', '@_b_x:hs.test', '@nobody:hs.test'];
 
 interface Item {
