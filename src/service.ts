@@ -63,7 +63,7 @@ export interface ServiceSettings {
   readonly queryAttemptsMax: number;
   readonly pingTimeoutMs: number;
   readonly escalationWindowMs: number;
-  readonly delivery: Pick<DeliverySettings, 'eventsMax' | 'ephemeralMax' | 'toDeviceMax' | 'bytesMax' | 'backoff'>;
+  readonly delivery: Pick<DeliverySettings, 'eventsMax' | 'ephemeralMax' | 'toDeviceMax' | 'ephemeralAgeMaxMs' | 'bytesMax' | 'backoff'>;
   readonly outbound: Pick<AddressPolicyOptions, 'mode' | 'allow'>;
   readonly logRetentionMs: number;
 }
@@ -233,6 +233,7 @@ function meterOf(telemetry: Telemetry, operations: Escalations): DeliveryMeter {
       if (outcome !== 'aborted') operations.operated({ serverName, appserviceId, kind: 'push', failed: outcome !== 'delivered' });
     },
     delivered: (serverName, appserviceId, entryCount) => telemetry.delivered(serverName, appserviceId, entryCount),
+    leftOut: (serverName, appserviceId, kind, reason, count) => telemetry.leftOut(serverName, appserviceId, kind, reason, count),
   };
 }
 

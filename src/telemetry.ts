@@ -7,8 +7,10 @@
 import { eventLoopUtilization } from 'node:perf_hooks';
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { DeliveryState } from './appservice/delivery-state.ts';
+import type { RoutedKind } from './appservice/body-keys.ts';
 import type { DomainEventRecord } from './appservice/domain-event.ts';
 import type { Operation, OperationSink } from './appservice/operation.ts';
+import type { LeftOut, LeftOutReason } from './appservice/transaction.ts';
 import type { Clock } from './clock.ts';
 import type { DeliveryMeter, PushOutcome } from './delivery/ports.ts';
 import type { DomainEventMeter } from './event-feed.ts';
@@ -73,6 +75,8 @@ interface AppserviceSeries {
   readonly attempts: Map<PushOutcome['kind'], number>;
   readonly domainEvents: Map<string, number>;
   readonly operations: Map<string, { readonly operation: string; readonly result: string; count: number }>;
+  /** By kind and reason. */
+  readonly leftOut: Map<string, LeftOut>;
   delivered: number;
   failedTransactions: number;
   recoveredTransactions: number;
@@ -129,6 +133,12 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, OperationSink
     const known = operations.get(key);
     if (known === undefined) operations.set(key, { operation: kind, result, count: 1 });
     else known.count += 1;
+  }
+
+  leftOut(serverName: string, appserviceId: string, kind: RoutedKind, reason: LeftOutReason, count: number): void {
+    const { leftOut } = this.#seriesOf(serverName, appserviceId);
+    const key = `${kind} ${reason}`;
+    leftOut.set(key, { kind, reason, count: count + (leftOut.get(key)?.count ?? 0) });
   }
 
   domainEvent({ serverName, event }: DomainEventRecord): void {
@@ -214,8 +224,8 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, OperationSink
   }
 
   #handOverCounts(): void {
-    const { attempts, deliveredEntries, domainEvents, operations, failedTransactions, recoveredTransactions } = this.#metrics;
-    for (const counter of [attempts, deliveredEntries, domainEvents, operations, failedTransactions, recoveredTransactions]) counter.reset();
+    const { attempts, deliveredEntries, leftOutEntries, domainEvents, operations, failedTransactions, recoveredTransactions } = this.#metrics;
+    for (const counter of [attempts, deliveredEntries, leftOutEntries, domainEvents, operations, failedTransactions, recoveredTransactions]) counter.reset();
     for (const byId of this.#series.values()) {
       for (const series of byId.values()) {
         for (const [outcome, count] of series.attempts) attempts.inc({ ...series.labels, outcome }, count);
@@ -223,6 +233,7 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, OperationSink
         for (const { operation, result, count } of series.operations.values()) operations.inc({ ...series.labels, operation, result }, count);
         if (series.failedTransactions > 0) failedTransactions.inc(series.labels, series.failedTransactions);
         if (series.recoveredTransactions > 0) recoveredTransactions.inc(series.labels, series.recoveredTransactions);
+        for (const { kind, reason, count } of series.leftOut.values()) leftOutEntries.inc({ ...series.labels, kind, reason }, count);
         if (series.delivered > 0) deliveredEntries.inc(series.labels, series.delivered);
       }
     }
@@ -247,6 +258,7 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, OperationSink
       attempts: new Map(),
       domainEvents: new Map(),
       operations: new Map(),
+      leftOut: new Map(),
       delivered: 0,
       failedTransactions: 0,
       recoveredTransactions: 0,
@@ -276,6 +288,7 @@ function createMetrics(registry: Registry) {
     recoveredTransactions: counter('recovered_transactions_total', 'Transactions that were delivered after attempts that failed.', APPSERVICE_LABELS),
     errorRate: gauge('error_rate_ratio', 'Share of what the appservice was asked within ROUTER_ESCALATION_WINDOW_MS that failed; 0 if it was asked nothing.', APPSERVICE_LABELS),
     escalated: gauge('escalation_state', '1 while the error rate is an escalation: since it passed 5 % and until it has gone down to half of that.', APPSERVICE_LABELS),
+    leftOutEntries: counter('left_out_entries_total', 'Entries that were routed to the appservice and not sent, by kind and reason.', [...APPSERVICE_LABELS, 'kind', 'reason']),
     domainEvents: counter('domain_events_total', 'Domain events, as WatchEvents and the log tell them.', [...APPSERVICE_LABELS, 'event']),
     pendingEntries: gauge('pending_entries', 'Entries routed to the appservice and not yet delivered.', APPSERVICE_LABELS),
     pendingBytes: gauge('pending_bytes', 'JSON bytes of the pending entries.', APPSERVICE_LABELS),

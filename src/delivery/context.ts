@@ -15,6 +15,8 @@ import type { StoreRetryOptions } from './store-retry.ts';
 
 export interface DeliveryLimits extends TransactionLimits {
   readonly backoff: BackoffLimits;
+  /** Ephemeral entries that wait longer are left out. */
+  readonly ephemeralAgeMaxMs: number;
 }
 
 export interface DeliveryContext {

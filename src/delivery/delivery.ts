@@ -35,6 +35,8 @@ export interface DeliverySettings {
   readonly ephemeralMax: number;
   /** To-device messages in one transaction, 1 to 10,000. */
   readonly toDeviceMax: number;
+  /** Ephemeral entries that wait longer are left out, 1 or more. */
+  readonly ephemeralAgeMaxMs: number;
   /** Bytes of one request body; a single larger event goes alone. */
   readonly bytesMax: number;
   /** Wait after the first failed attempt, and the longest. */
@@ -57,6 +59,7 @@ export const DELIVERY_DEFAULTS: DeliverySettings = {
   eventsMax: 100,
   ephemeralMax: 100,
   toDeviceMax: 100,
+  ephemeralAgeMaxMs: 300_000,
   bytesMax: 1_000_000,
   backoff: { firstMs: 2_000, maxMs: 512_000 },
   storeRetry: { firstMs: 100, maxMs: 5_000 },
@@ -98,12 +101,12 @@ export class Delivery implements AsyncDisposable {
 
   constructor(options: DeliveryOptions) {
     const { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, pacer, settings } = options;
-    const { eventsMax, ephemeralMax, toDeviceMax, bytesMax, backoff, statesMax, pollIntervalMs } = settings;
+    const { eventsMax, ephemeralMax, toDeviceMax, bytesMax, ephemeralAgeMaxMs, backoff, statesMax, pollIntervalMs } = settings;
     if ([eventsMax, ephemeralMax, toDeviceMax].some((countMax) => countMax < 1 || countMax > TRANSACTION_ENTRIES_LIMIT) || bytesMax < 1) throw new Error('the limits of a transaction are out of range');
     this.#options = options;
     this.#storeRetry = { clock, random, logger, serverName, limits: settings.storeRetry };
     this.#writer = new StateWriter({ serverName, store, statesMax });
-    const limits = { eventsMax, ephemeralMax, toDeviceMax, bytesMax, backoff };
+    const limits = { eventsMax, ephemeralMax, toDeviceMax, bytesMax, ephemeralAgeMaxMs, backoff };
     const context = { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, limits, pacer, storeRetry: this.#storeRetry, deliveredTransactions: this.#deliveredTransactions };
     this.#roster = new Roster({ context, presence, writer: this.#writer, log: store, pollIntervalMs });
   }

@@ -168,7 +168,9 @@ export class TransactionQueue {
 
   #next(after: number, split: AppserviceState['split'], registration: Registration): Promise<Cut | null> {
     const through = split?.through ?? this.backlog.routedThrough;
-    return this.#ahead.cut(after, through, { ...this.#context.limits, entriesMax: split?.entriesMax ?? Infinity, bodyKeys: bodyKeysOf(registration) });
+    const { limits, clock } = this.#context;
+    const ephemeralFromMs = clock.nowMs() - limits.ephemeralAgeMaxMs;
+    return this.#ahead.cut(after, through, { ...limits, entriesMax: split?.entriesMax ?? Infinity, bodyKeys: bodyKeysOf(registration), ephemeralFromMs });
   }
 
   /** Of the transaction in flight, whose body is in memory. */
@@ -186,11 +188,21 @@ export class TransactionQueue {
     if (next.entryCount === 0) {
       if (transaction !== null || deliveredPosition !== next.through) return state;
       this.#ahead.taken(next.through);
+      this.#tellLeftOut(next);
       this.backlog.dealtWith(next.settled.entries, next.settled.bytes, null);
     } else if (transaction !== null && isSameChoice(next, transaction)) {
       this.#prepared = next;
       this.#ahead.taken(next.through);
+      this.#tellLeftOut(next);
     }
     return state;
+  }
+
+  #tellLeftOut({ leftOut, through }: Cut): void {
+    const { meter, logger, serverName } = this.#context;
+    for (const { kind, reason, count } of leftOut) {
+      meter.leftOut(serverName, this.#appserviceId, kind, reason, count);
+      logger.debug({ server_name: serverName, appservice_id: this.#appserviceId, kind, reason, entry_count: count, log_position: through }, 'entries are left out of what the appservice is sent');
+    }
   }
 }

@@ -32,6 +32,7 @@ export interface Submission {
 
 /** What a request has beside room events, as it came. */
 export interface OtherItems {
+  readonly ephemeral: readonly { readonly json: Uint8Array; readonly roomIds: readonly string[]; readonly streamPosition: number }[];
   readonly toDevice: readonly { readonly json: Uint8Array; readonly toUserId: string; readonly toDeviceId: string; readonly streamPosition: number }[];
   readonly deviceLists: readonly { readonly userId: string; readonly roomIds: readonly string[]; readonly left: boolean; readonly streamPosition: number }[];
   readonly deviceKeys: readonly DeviceKeys[];
