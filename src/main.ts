@@ -17,6 +17,7 @@ import { endingSignal } from './ending-signal.ts';
 import { createLogger } from './logger.ts';
 import type { OwnedLogger } from './logger.ts';
 import { loadEncryptionKeys } from './registration/encryption-key.ts';
+import { KeyFile } from './registration/key-file.ts';
 import { Vault } from './registration/vault.ts';
 import { Service } from './service.ts';
 import { StoreError } from './store/errors.ts';
@@ -117,7 +118,7 @@ function endAtOnce(logger: OwnedLogger, signal: string): void {
 
 async function start(config: Config, logger: OwnedLogger): Promise<Service> {
   const credentials = await credentialsOf(config, logger);
-  const vault = await vaultOf(config, logger);
+  const { vault, keyFile } = await vaultOf(config, logger);
   const store = await openStore(config.store, { clock: systemClock, random: systemRandom, logger });
   return Service.start({
     settings: {
@@ -147,6 +148,7 @@ async function start(config: Config, logger: OwnedLogger): Promise<Service> {
     store,
     isStoreExclusive: config.store.kind !== 'mongodb',
     vault,
+    keyFile,
     clock: systemClock,
     random: systemRandom,
     logger,
@@ -167,12 +169,13 @@ async function credentialsOf(config: Config, logger: OwnedLogger): Promise<reado
   return loading.credentials;
 }
 
-async function vaultOf(config: Config, logger: OwnedLogger): Promise<Vault> {
+async function vaultOf(config: Config, logger: OwnedLogger): Promise<{ vault: Vault; keyFile: KeyFile }> {
   const loading = await loadEncryptionKeys({ path: config.encryptionKeyFile, mayCreate: config.store.kind !== 'mongodb', random: systemRandom });
   if (loading.kind === 'invalid') throw new StartError(loading.message);
   for (const warning of loading.warnings) logger.warn({}, warning);
   if (loading.created) logger.info({ file: config.encryptionKeyFile }, 'an encryption key was created; keep a copy of it in a safe place');
-  return new Vault(loading.keys, systemRandom);
+  const keyFile = new KeyFile({ path: config.encryptionKeyFile, random: systemRandom, keys: loading.keys });
+  return { vault: new Vault(loading.keys, systemRandom, () => keyFile.reread()), keyFile };
 }
 
 process.exitCode = await main(process.argv.slice(2));

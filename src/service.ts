@@ -8,6 +8,7 @@
  */
 import { networkInterfaces } from 'node:os';
 import { AppserviceAdmin } from './admin/appservice-admin.ts';
+import { KeyRotation } from './admin/key-rotation.ts';
 import { Registrar } from './admin/registrar.ts';
 import { patternProblem } from './appservice/namespaces.ts';
 import { eventLoopLoad } from './clock.ts';
@@ -32,6 +33,7 @@ import { outboundUrlProblem } from './query/outbound-url.ts';
 import { Ping, PING_LIMITS } from './query/ping.ts';
 import { Provisioning, PROVISIONING_LIMITS } from './query/provisioning.ts';
 import { ThirdParty } from './query/third-party.ts';
+import type { KeyFile } from './registration/key-file.ts';
 import { registrationDisk } from './registration/registration-disk.ts';
 import { REGISTRATION_FILES_DEFAULTS, RegistrationFiles } from './registration/registration-files.ts';
 import type { RegistrationRules } from './registration/registration-rules.ts';
@@ -42,7 +44,7 @@ import { Authenticator } from './rpc/authentication.ts';
 import type { Credential } from './rpc/authentication.ts';
 import { GrpcServer } from './rpc/grpc-server.ts';
 import { HttpServer } from './rpc/http-server.ts';
-import type { Homeservers, RpcMeter } from './rpc/ports.ts';
+import type { Homeservers, HttpProbes, RpcMeter } from './rpc/ports.ts';
 import { RouterMethods } from './rpc/router-methods.ts';
 import { codeName } from './rpc/status.ts';
 import { timedStore } from './store/timed.ts';
@@ -76,6 +78,8 @@ export interface ServiceParts {
   /** True if no other process can have the store. */
   readonly isStoreExclusive: boolean;
   readonly vault: Vault;
+  /** Where the vault's keys are; null: in no file. */
+  readonly keyFile: KeyFile | null;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
@@ -150,6 +154,8 @@ export class Service implements AsyncDisposable {
 
     const files: RegistrationFiles[] = [];
     const homeservers = new Map<string, Homeserver>();
+    const registrars: Registrar[] = [];
+    const rotation = new KeyRotation({ ...parts, registrars: () => registrars });
     const admins = new Map<string, AppserviceAdmin>();
     for (const serverName of serverNames(settings)) {
       const deliverySettings: DeliverySettings = { ...DELIVERY_DEFAULTS, ...settings.delivery };
@@ -173,8 +179,9 @@ export class Service implements AsyncDisposable {
       opened.use(homeserver);
       const registrar = new Registrar({ serverName, registrations: () => homeserver.registrations, ledger: homeserver.ledger, vault: parts.vault, registrationsMax: REGISTRATIONS_MAX });
       homeservers.set(serverName, homeserver);
+      registrars.push(registrar);
       const rules: RegistrationRules = { serverName, rateLimitedDefault: settings.rateLimitedDefault, patternProblem, urlProblem: (url) => outboundUrlProblem(url, policy) };
-      admins.set(serverName, new AppserviceAdmin({ serverName, registrar, delivery: homeserver.delivery, feed, explained: homeserver, rules }));
+      admins.set(serverName, new AppserviceAdmin({ serverName, registrar, delivery: homeserver.delivery, feed, explained: homeserver, rotation, rules }));
       if (serverName === settings.serverName && settings.registrationPaths.length > 0) {
         files.push(opened.use(await watchFiles(settings.registrationPaths, registrar, rules, clock, logger)));
       }
@@ -188,10 +195,7 @@ export class Service implements AsyncDisposable {
     const meter: RpcMeter = { observe: (method, code, durationMs) => telemetry.rpc(method, codeName(code), durationMs) };
     const common = { router, admin, authenticator, clock, logger, meter };
     const grpc = opened.use(await GrpcServer.start({ ...common, listen: settings.grpcListen }));
-    const probes = {
-      ready: () => readinessOf(homeservers, files),
-      metrics: async () => ({ contentType: telemetry.contentType, text: await telemetry.scrape() }),
-    };
+    const probes = probesOf(telemetry, () => readinessOf(homeservers, files));
     const http = opened.use(await HttpServer.start({ ...common, listen: settings.httpListen, probes }));
     listeners.push(endpointOf(grpc.address), endpointOf(http.address));
     return new Service({ grpc, http }, opened.move(), clock);
@@ -223,6 +227,10 @@ function gaugesOf(homeserver: Homeserver, operations: Escalations): ReturnType<P
     },
     queueBytes: () => homeserver.ledger.queuedBytes,
   };
+}
+
+function probesOf(telemetry: Telemetry, ready: HttpProbes['ready']): HttpProbes {
+  return { ready, metrics: async () => ({ contentType: telemetry.contentType, text: await telemetry.scrape() }) };
 }
 
 /** What delivery tells goes to the metrics, and each attempt to the error rates. */

@@ -5,10 +5,11 @@ import { RefusalError } from '../appservice/refusal.ts';
 import type { Registration } from '../appservice/registration.ts';
 import type { Delivery } from '../delivery/delivery.ts';
 import type { EventFeed } from '../event-feed.ts';
-import type { AdminPort, AppserviceStatus, ExplainRoutingRequest, Page, PutRegistrationRequest, RegistrationWarning, RoutingExplanation } from '../rpc/ports.ts';
+import type { AdminPort, AppserviceStatus, ExplainRoutingRequest, KeyRotationRequest, KeyRotationResult, Page, PutRegistrationRequest, RegistrationWarning, RoutingExplanation } from '../rpc/ports.ts';
 import { readRegistration, registrationFromYaml } from '../registration/registration-yaml.ts';
 import type { RegistrationRules } from '../registration/registration-rules.ts';
 import type { FieldProblem } from '../registration/yaml-fields.ts';
+import type { KeyRotation } from './key-rotation.ts';
 import type { Registrar } from './registrar.ts';
 import { explainedRouting } from './routing-explainer.ts';
 import type { ExplainedHomeserver } from './routing-explainer.ts';
@@ -19,6 +20,7 @@ export interface AppserviceAdminOptions {
   readonly delivery: Delivery;
   readonly feed: EventFeed;
   readonly explained: ExplainedHomeserver;
+  readonly rotation: KeyRotation;
   readonly rules: RegistrationRules;
 }
 
@@ -69,6 +71,10 @@ export class AppserviceAdmin implements AdminPort {
 
   retryNow(appserviceId: string): Promise<AppserviceStatus> {
     return this.#options.delivery.retryNow(appserviceId);
+  }
+
+  rotateEncryptionKey(request: KeyRotationRequest): Promise<KeyRotationResult> {
+    return this.#options.rotation.rotate(request);
   }
 
   explainRouting(request: ExplainRoutingRequest): Promise<RoutingExplanation> {

@@ -15,10 +15,14 @@ export interface RegistrarOptions {
   readonly serverName: string;
   readonly registrations: () => ReadonlyMap<string, FoldedRegistration>;
   readonly ledger: Pick<Ledger, 'changeRegistrations'>;
-  readonly vault: Pick<Vault, 'seal' | 'tokenHash'>;
+  readonly vault: Pick<Vault, 'seal' | 'tokenHash' | 'isSealedAnew'>;
   /** Most registrations of one homeserver. */
   readonly registrationsMax: number;
 }
+
+/** Registrations sealed anew by one segment, and their JSON text together. */
+const RESEALED_MAX = 100;
+const RESEALED_CHARACTERS_MAX = 1024 * 1024;
 
 export class Registrar {
   readonly #options: RegistrarOptions;
@@ -74,6 +78,28 @@ export class Registrar {
       if (known.registration === null && !(known.backlog === 'park' && backlog === 'discard')) throw notFound(appserviceId);
       return [{ kind: 'removed', appserviceId, backlog }];
     });
+  }
+
+  /**
+   * Puts registrations that are sealed with an older key as they are, sealed anew; so many as fit well into a segment. How
+   * many it were: 0 once none is left. Rejects with a StoreError.
+   */
+  async reseal(): Promise<number> {
+    const { ledger, vault, serverName } = this.#options;
+    let count = 0;
+    await ledger.changeRegistrations((registrations): RegistrationChange[] => {
+      const changes: RegistrationChange[] = [];
+      let characters = 0;
+      for (const { appserviceId, registration, stored } of registrations.values()) {
+        if (registration === null || stored === null || vault.isSealedAnew(stored)) continue;
+        if (changes.length >= RESEALED_MAX || (changes.length > 0 && characters + stored.json.length > RESEALED_CHARACTERS_MAX)) break;
+        characters += stored.json.length;
+        changes.push({ kind: 'put', appserviceId, registration: vault.seal(serverName, registration, originOf(appserviceId, stored)), resumeParked: false });
+      }
+      count = changes.length;
+      return changes;
+    });
+    return count;
   }
 
   #judge(registrations: ReadonlyMap<string, FoldedRegistration>, registration: Registration, resumeParked: boolean): void {

@@ -11,6 +11,8 @@ export type RefusalReason =
   | 'REGISTRATION_CONFLICT'
   /** An operation that the delivery state forbids. */
   | 'DELIVERY_STATE_FORBIDS'
+  /** The encryption key cannot be rotated as things are. */
+  | 'KEY_ROTATION_FORBIDDEN'
   /** Too much is queued already. Carries `retryDelayMs`. */
   | 'QUEUE_FULL'
   /** Carries `retryDelayMs`. */

@@ -5,8 +5,8 @@
  * `lookup KEY` names the key of the keyed hashes by which tokens are found; without it that is the last key of the file.
  * Empty lines and lines that begin with "#" do not count.
  *
- * To change the key with several routers: write the new key second on all of them, with the old one as `lookup`; then
- * first on all of them. The old one may go when nothing sealed with it is left.
+ * RotateEncryptionKey puts a new key first (key-file.ts). Where routers on one store have a file each: write the new key second
+ * on all of them, with the old one as `lookup`; then first on all of them; then call RotateEncryptionKey, which seals anew.
  *
  * No message of this file quotes a key.
  */

@@ -46,22 +46,52 @@ const storedSchema = z.object({
 });
 
 export class Vault {
-  readonly #keys: EncryptionKeys;
-  readonly #current: EncryptionKey;
+  #keys: EncryptionKeys;
+  #current: EncryptionKey;
   readonly #random: Pick<Random, 'hex'>;
+  readonly #rereadKeys: () => EncryptionKeys | null;
 
-  /** `random` must be unpredictable and must never repeat. */
-  constructor(keys: EncryptionKeys, random: Pick<Random, 'hex'>) {
+  /**
+   * `random` must be unpredictable and must never repeat. `rereadKeys` gives the keys if they have changed since its last
+   * call: it is asked before something is sealed, and when something is sealed with a key that is not here.
+   */
+  constructor(keys: EncryptionKeys, random: Pick<Random, 'hex'>, rereadKeys: () => EncryptionKeys | null = () => null) {
     const [current] = keys.sealing;
     if (current === undefined) throw new Error('a vault needs a key');
     this.#keys = keys;
     this.#current = current;
     this.#random = random;
+    this.#rereadKeys = rereadKeys;
+  }
+
+  /** Names the key that seals. */
+  get sealingKeyId(): string {
+    return this.#current.id;
+  }
+
+  /** Of all keys that open, that which seals first. */
+  get keyIds(): string[] {
+    return this.#keys.sealing.map(({ id }) => id);
+  }
+
+  /** Takes these keys from now on. The lookup key must be the same: hashes under two keys do not compare. */
+  adopt(keys: EncryptionKeys): void {
+    const [current] = keys.sealing;
+    if (current === undefined || keys.lookup.id !== this.#keys.lookup.id) throw new Error('a vault is given other keys than it can take');
+    this.#keys = keys;
+    this.#current = current;
+  }
+
+  /** Takes the keys as they are by now. */
+  reread(): void {
+    const keys = this.#rereadKeys();
+    if (keys !== null) this.adopt(keys);
   }
 
   /** Two sealings of one registration differ in their sealed tokens alone. */
   seal(serverName: string, registration: Registration, origin: RegistrationOrigin): StoredRegistration {
     const { id, as_token, hs_token } = registration;
+    this.reread();
     return {
       json: jsonFrom(registration, origin),
       asTokenSealed: this.#seal(serverName, id, 'as_token', as_token),
@@ -88,12 +118,31 @@ export class Vault {
     return `${VERSION}.${id}.${createHmac('sha256', lookup).update(token).digest('base64url')}`;
   }
 
-  /** False if another key sealed or hashed it than would now: putting the registration again brings it under the current keys. */
+  /** The ids of the keys with which its tokens are sealed, each once. */
+  sealedWith({ asTokenSealed, hsTokenSealed }: StoredRegistration): string[] {
+    return [...new Set([asTokenSealed, hsTokenSealed].map((text) => text.split('.')[1] ?? ''))];
+  }
+
+  /** True if both tokens are sealed with the key that seals now. */
+  isSealedAnew(stored: StoredRegistration): boolean {
+    return this.sealedWith(stored).every((id) => id === this.#current.id);
+  }
+
+  /** False if another key sealed or hashed it than would now. */
   isCurrent(stored: StoredRegistration): boolean {
     const sealed = `${VERSION}.${this.#current.id}.`;
     const hashed = `${VERSION}.${this.#keys.lookup.id}.`;
     const { asTokenSealed, hsTokenSealed, asTokenHash, hsTokenHash } = stored;
     return [asTokenSealed, hsTokenSealed].every((text) => text.startsWith(sealed)) && [asTokenHash, hsTokenHash].every((text) => text.startsWith(hashed));
+  }
+
+  /** Another router may have put the key into the file since. */
+  #keyOf(keyId: string): EncryptionKey | undefined {
+    const find = (): EncryptionKey | undefined => this.#keys.sealing.find(({ id }) => id === keyId);
+    const known = find();
+    if (known !== undefined) return known;
+    this.reread();
+    return find();
   }
 
   #seal(serverName: string, appserviceId: string, field: TokenField, token: string): string {
@@ -111,7 +160,7 @@ export class Vault {
     if (version !== VERSION || keyId === undefined || parts.length !== 3 || nonce?.byteLength !== NONCE_BYTES || ciphertext === undefined || tag?.byteLength !== TAG_BYTES) {
       throw new StoreError('unreadable', `The stored ${field} of the appservice "${appserviceId}" has a form that this release does not know. Use the release that wrote it, or put the registration again.`);
     }
-    const key = this.#keys.sealing.find(({ id }) => id === keyId);
+    const key = this.#keyOf(keyId);
     if (key === undefined) {
       const known = this.#keys.sealing.map(({ id }) => id).join(', ');
       const message = `The stored ${field} of the appservice "${appserviceId}" is sealed with the key ${keyId}, and the encryption key file holds ${known}. Add the key it was sealed with to that file.`;

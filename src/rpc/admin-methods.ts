@@ -12,6 +12,8 @@ import type {
   ListRegistrationsResponseSchema,
   PutRegistrationRequestSchema,
   PutRegistrationResponseSchema,
+  RotateEncryptionKeyRequestSchema,
+  RotateEncryptionKeyResponseSchema,
   WatchEventsRequestSchema,
   WatchEventsResponseSchema,
 } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
@@ -22,6 +24,7 @@ import { explanationTo, explanationWantedFrom } from './explanation-conversion.t
 import type { AdminPort, AppserviceStatus, Homeservers, PutRegistrationRequest } from './ports.ts';
 import { registrationFrom, registrationTo } from './registration-conversion.ts';
 import { allowed, found } from './router-methods.ts';
+import { Code, RpcStatus } from './status.ts';
 
 const PAGE_SIZE_DEFAULT = 100;
 const PAGE_SIZE_MAX = 1000;
@@ -86,6 +89,18 @@ export class AdminMethods {
 
   retryNow(request: AppserviceRequest, caller: Caller): Promise<AppserviceAnswer> {
     return answered(this.#admin(request, caller).retryNow(idOf(request)));
+  }
+
+  /** The keys are the process's, so who is bound to one homeserver may not. */
+  async rotateEncryptionKey(request: MessageShape<typeof RotateEncryptionKeyRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof RotateEncryptionKeyResponseSchema>> {
+    const { replacedKeyId, sharedKeyFile } = request;
+    if (caller.serverName !== null) {
+      const message = `The credential "${caller.name}" is bound to one homeserver, and the encryption key is that of all. Use one that is bound to none.`;
+      throw new RpcStatus({ code: Code.permissionDenied, reason: 'SERVER_NAME_FORBIDDEN', message });
+    }
+    if (replacedKeyId !== undefined && !/^[0-9a-f]{8}$/.test(replacedKeyId)) throw invalid('replaced_key_id', 'A key id is 8 hex digits, as an answer of RotateEncryptionKey has it.');
+    const { sealingKeyId, keyCreated, resealedCount, keys } = await this.#admin({}, caller).rotateEncryptionKey({ replacedKeyId, sharedKeyFile });
+    return { sealingKeyId, keyCreated, resealedCount, keys: keys.map(({ keyId, registrationCount }) => ({ keyId, registrationCount })) };
   }
 
   async explainRouting(request: MessageShape<typeof ExplainRoutingRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof ExplainRoutingResponseSchema>> {

@@ -154,6 +154,22 @@ export interface RoutingExplanation {
   readonly appservices: readonly (RoutingVerdict & { readonly delivery: EventDelivery | null })[];
 }
 
+export interface KeyRotationRequest {
+  /** A new key is made only if this is the one that seals; undefined: in any case. */
+  readonly replacedKeyId: string | undefined;
+  /** All routers that share the store read the same key file. */
+  readonly sharedKeyFile: boolean;
+}
+
+export interface KeyRotationResult {
+  readonly sealingKeyId: string;
+  readonly keyCreated: boolean;
+  /** Registrations sealed anew by this call. */
+  readonly resealedCount: number;
+  /** Of each key, that which seals first, the registrations with a token sealed with it. */
+  readonly keys: readonly { readonly keyId: string; readonly registrationCount: number }[];
+}
+
 export interface Page<Item> {
   readonly items: readonly Item[];
   /** Pass to go on; empty at the end. */
@@ -171,6 +187,8 @@ export interface AdminPort {
   listAppservices(pageSize: number, pageToken: string): Promise<Page<AppserviceStatus>>;
   setPaused(appserviceId: string, paused: boolean): Promise<AppserviceStatus>;
   retryNow(appserviceId: string): Promise<AppserviceStatus>;
+  /** Of the whole process, whatever homeserver it is asked of. */
+  rotateEncryptionKey(request: KeyRotationRequest): Promise<KeyRotationResult>;
   /** An event that is not found is an answer. */
   explainRouting(request: ExplainRoutingRequest): Promise<RoutingExplanation>;
   /**

@@ -98,6 +98,7 @@ export class ScriptedHouse {
     listAppservices: () => Promise.resolve({ items: [STATUS], nextPageToken: '' }),
     setPaused: (_appserviceId, paused) => Promise.resolve({ ...STATUS, paused }),
     retryNow: () => Promise.resolve(STATUS),
+    rotateEncryptionKey: () => Promise.resolve({ sealingKeyId: '0a0b0c0d', keyCreated: true, resealedCount: 2, keys: [{ keyId: '0a0b0c0d', registrationCount: 2 }, { keyId: '01020304', registrationCount: 0 }] }),
     explainRouting: ({ event }) => Promise.resolve({ eventId: event.kind === 'id' ? event.eventId : '$json', search: null, room: null, appservices: [] }),
     watch: (_ids, signal) => silentUntil(signal),
   };

@@ -4,6 +4,7 @@ import { systemClock, systemRandom } from '../../src/clock.ts';
 import type { Logger } from '../../src/logger.ts';
 import { encryptionKeysFrom } from '../../src/registration/encryption-key.ts';
 import type { EncryptionKeys } from '../../src/registration/encryption-key.ts';
+import type { KeyFile } from '../../src/registration/key-file.ts';
 import { Vault } from '../../src/registration/vault.ts';
 import { Service } from '../../src/service.ts';
 import type { ServiceSettings } from '../../src/service.ts';
@@ -35,6 +36,8 @@ export interface ServiceWorldOptions {
   readonly isStoreExclusive?: boolean;
   readonly logger?: Logger;
   readonly settings?: Partial<ServiceSettings>;
+  /** Where a test has a key file of its own. */
+  readonly keys?: { readonly vault: Vault; readonly keyFile: KeyFile };
 }
 
 export async function startService(options: ServiceWorldOptions = {}): Promise<ServiceWorld> {
@@ -64,7 +67,8 @@ export async function startService(options: ServiceWorldOptions = {}): Promise<S
     version: 'test',
     store: options.store ?? (await openSqliteStore({ path: ':memory:', clock: systemClock })),
     isStoreExclusive: options.isStoreExclusive ?? true,
-    vault: new Vault(testKeys(), systemRandom),
+    vault: options.keys?.vault ?? new Vault(testKeys(), systemRandom),
+    keyFile: options.keys?.keyFile ?? null,
     clock: systemClock,
     random: systemRandom,
     logger: options.logger ?? silent,
