@@ -134,6 +134,7 @@ async function start(config: Config, logger: OwnedLogger): Promise<Service> {
       delivery: {
         eventsMax: config.transactionEventsMax,
         ephemeralMax: config.transactionEphemeralMax,
+        ephemeralAgeMaxMs: config.ephemeralAgeMaxMs,
         toDeviceMax: config.transactionToDeviceMax,
         bytesMax: config.transactionBytesMax,
         backoff: { firstMs: config.backoffFirstMs, maxMs: config.backoffMaxMs },

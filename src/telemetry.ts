@@ -7,7 +7,9 @@
 import { eventLoopUtilization } from 'node:perf_hooks';
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { DeliveryState } from './appservice/delivery-state.ts';
+import type { RoutedKind } from './appservice/body-keys.ts';
 import type { DomainEventRecord } from './appservice/domain-event.ts';
+import type { LeftOut, LeftOutReason } from './appservice/transaction.ts';
 import type { Clock } from './clock.ts';
 import type { DeliveryMeter, PushOutcome } from './delivery/ports.ts';
 import type { DomainEventMeter } from './event-feed.ts';
@@ -68,6 +70,8 @@ interface AppserviceSeries {
   readonly labels: Readonly<Record<AppserviceLabel, string>>;
   readonly attempts: Map<PushOutcome['kind'], number>;
   readonly domainEvents: Map<string, number>;
+  /** By kind and reason. */
+  readonly leftOut: Map<string, LeftOut>;
   delivered: number;
 }
 
@@ -110,6 +114,12 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
 
   delivered(serverName: string, appserviceId: string, entryCount: number): void {
     this.#seriesOf(serverName, appserviceId).delivered += entryCount;
+  }
+
+  leftOut(serverName: string, appserviceId: string, kind: RoutedKind, reason: LeftOutReason, count: number): void {
+    const { leftOut } = this.#seriesOf(serverName, appserviceId);
+    const key = `${kind} ${reason}`;
+    leftOut.set(key, { kind, reason, count: count + (leftOut.get(key)?.count ?? 0) });
   }
 
   domainEvent({ serverName, event }: DomainEventRecord): void {
@@ -193,12 +203,13 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
   }
 
   #handOverCounts(): void {
-    const { attempts, deliveredEntries, domainEvents } = this.#metrics;
-    for (const counter of [attempts, deliveredEntries, domainEvents]) counter.reset();
+    const { attempts, deliveredEntries, leftOutEntries, domainEvents } = this.#metrics;
+    for (const counter of [attempts, deliveredEntries, leftOutEntries, domainEvents]) counter.reset();
     for (const byId of this.#series.values()) {
       for (const series of byId.values()) {
         for (const [outcome, count] of series.attempts) attempts.inc({ ...series.labels, outcome }, count);
         for (const [event, count] of series.domainEvents) domainEvents.inc({ ...series.labels, event }, count);
+        for (const { kind, reason, count } of series.leftOut.values()) leftOutEntries.inc({ ...series.labels, kind, reason }, count);
         if (series.delivered > 0) deliveredEntries.inc(series.labels, series.delivered);
       }
     }
@@ -218,7 +229,7 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
     const known = this.#series.get(serverName)?.get(appserviceId);
     if (known !== undefined) return known;
     if (this.#seriesCount >= this.#appservicesMax && appserviceId !== OTHER) return this.#seriesOf(serverName, OTHER);
-    const series: AppserviceSeries = { labels: { server_name: serverName, appservice_id: appserviceId }, attempts: new Map(), domainEvents: new Map(), delivered: 0 };
+    const series: AppserviceSeries = { labels: { server_name: serverName, appservice_id: appserviceId }, attempts: new Map(), domainEvents: new Map(), leftOut: new Map(), delivered: 0 };
     const byId = this.#series.get(serverName) ?? new Map<string, AppserviceSeries>();
     this.#series.set(serverName, byId.set(appserviceId, series));
     this.#seriesCount += 1;
@@ -239,6 +250,7 @@ function createMetrics(registry: Registry) {
     attempts: counter('push_attempts_total', 'Attempts to push a transaction, by how they ended.', [...APPSERVICE_LABELS, 'outcome']),
     pushDuration: histogram('push_duration_seconds', 'How long attempts took, from the request to the outcome.', APPSERVICE_LABELS, PUSH_SECONDS),
     deliveredEntries: counter('delivered_entries_total', 'Entries in transactions that the appservice acknowledged.', APPSERVICE_LABELS),
+    leftOutEntries: counter('left_out_entries_total', 'Entries that were routed to the appservice and not sent, by kind and reason.', [...APPSERVICE_LABELS, 'kind', 'reason']),
     domainEvents: counter('domain_events_total', 'Domain events, as WatchEvents and the log tell them.', [...APPSERVICE_LABELS, 'event']),
     pendingEntries: gauge('pending_entries', 'Entries routed to the appservice and not yet delivered.', APPSERVICE_LABELS),
     pendingBytes: gauge('pending_bytes', 'JSON bytes of the pending entries.', APPSERVICE_LABELS),

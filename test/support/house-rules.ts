@@ -29,7 +29,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'src/delivery/': [...DOMAIN, ...PORT, ...GROUND, 'src/query/'],
   'src/query/': [...DOMAIN, ...PORT, ...GROUND],
   'src/registration/': [...DOMAIN, ...PORT, ...GROUND, ...YAML],
-  'src/admin/': [...DOMAIN, ...PORT, ...GROUND, 'src/ingest/', 'src/delivery/', 'src/registration/', 'src/event-feed.ts', RPC_PORTS],
+  'src/admin/': [...DOMAIN, ...PORT, ...GROUND, 'src/room/', 'src/ingest/', 'src/delivery/', 'src/registration/', 'src/event-feed.ts', RPC_PORTS],
   'src/rpc/': [...DOMAIN, ...PORT, ...GROUND, 'gen/'],
   'src/ingress/': [...DOMAIN, ...PORT, ...GROUND, RPC_PORTS],
   'src/console/': [...DOMAIN, ...GROUND, RPC_PORTS],
