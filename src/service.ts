@@ -181,7 +181,7 @@ export class Service implements AsyncDisposable {
       homeservers.set(serverName, homeserver);
       registrars.push(registrar);
       const rules: RegistrationRules = { serverName, rateLimitedDefault: settings.rateLimitedDefault, patternProblem, urlProblem: (url) => outboundUrlProblem(url, policy) };
-      admins.set(serverName, new AppserviceAdmin({ serverName, registrar, delivery: homeserver.delivery, feed, explained: homeserver, rotation, rules }));
+      admins.set(serverName, new AppserviceAdmin({ serverName, registrar, delivery: homeserver.delivery, feed, explained: homeserver, rotation, rules, pause: () => clock.pause() }));
       if (serverName === settings.serverName && settings.registrationPaths.length > 0) {
         files.push(opened.use(await watchFiles(settings.registrationPaths, registrar, rules, clock, logger)));
       }

@@ -10,6 +10,7 @@ import { readRegistration, registrationFromYaml } from '../registration/registra
 import type { RegistrationRules } from '../registration/registration-rules.ts';
 import type { FieldProblem } from '../registration/yaml-fields.ts';
 import type { KeyRotation } from './key-rotation.ts';
+import { overlapWarnings } from './namespace-overlaps.ts';
 import type { Registrar } from './registrar.ts';
 import { explainedRouting } from './routing-explainer.ts';
 import type { ExplainedHomeserver } from './routing-explainer.ts';
@@ -21,6 +22,8 @@ export interface AppserviceAdminOptions {
   readonly feed: EventFeed;
   readonly explained: ExplainedHomeserver;
   readonly rotation: KeyRotation;
+  /** Lets others run during long computations. */
+  readonly pause: () => Promise<void>;
   readonly rules: RegistrationRules;
 }
 
@@ -37,7 +40,8 @@ export class AppserviceAdmin implements AdminPort {
     const others = registrar.list().flatMap(({ registration }) => registration ?? []);
     const reading = source.kind === 'yaml' ? registrationFromYaml(source.text, rules, others) : readRegistration(source.registration, rules, others);
     if (reading.kind === 'invalid') throw invalidRegistration(request.source.kind, reading.problems);
-    const { registration, warnings } = reading;
+    const { registration } = reading;
+    const warnings = [...reading.warnings, ...(await overlapWarnings(registration, this.#options.explained.index, this.#options.pause))];
     if (request.validateOnly) registrar.check(registration, request.resumeParked);
     else await registrar.put(registration, 'api', request.resumeParked);
     return { registration, warnings };

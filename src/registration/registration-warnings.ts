@@ -1,6 +1,7 @@
 /**
  * What is allowed in a registration and yet seldom meant. A warning changes nothing; it is shown to who puts the registration.
  */
+import { topLevelBranches } from '../appservice/pattern-samples.ts';
 import type { Namespace, NamespaceKind, Registration } from '../appservice/registration.ts';
 import { NAMESPACE_KINDS } from './registration-rules.ts';
 
@@ -12,6 +13,7 @@ export type WarningCode =
   | 'RATE_LIMITED'
   | 'SENDER_SHARED'
   | 'EXCLUSIVE_OVERLAP'
+  | 'SENDER_CLAIMED'
   | 'TOKENS_EQUAL'
   | 'TOKEN_SHORT'
   | 'UNKNOWN_KEY';
@@ -54,7 +56,7 @@ function patternWarnings({ namespaces }: Registration): RegistrationWarning[] {
   let further = 0;
   for (const kind of NAMESPACE_KINDS) {
     for (const [at, namespace] of namespaces[kind].entries()) {
-      const warning = patternWarning(kind, `namespaces.${kind}[${at}]`, namespace);
+      const warning = mostTelling(kind, `namespaces.${kind}[${at}]`, namespace);
       if (warning !== null && warnings.length < PATTERN_WARNINGS_MAX) warnings.push(warning);
       else if (warning !== null) further++;
     }
@@ -64,7 +66,19 @@ function patternWarnings({ namespaces }: Registration): RegistrationWarning[] {
   return warnings;
 }
 
-/** The one most telling thing about a pattern. */
+/** Of a pattern with several branches, the first thing that is odd about one: each is anchored by itself (R22). */
+function mostTelling(kind: NamespaceKind, field: string, namespace: Namespace): RegistrationWarning | null {
+  const branches = topLevelBranches(namespace.regex);
+  const [only] = branches;
+  if (branches.length === 1 && only !== undefined) return patternWarning(kind, field, namespace);
+  for (const [at, regex] of branches.entries()) {
+    const warning = patternWarning(kind, `${field}, branch ${at + 1}`, { ...namespace, regex });
+    if (warning !== null) return warning;
+  }
+  return null;
+}
+
+/** The one most telling thing about a pattern, or a branch of one. */
 function patternWarning(kind: NamespaceKind, field: string, { regex }: Namespace): RegistrationWarning | null {
   const sigil = SIGILS[kind];
   const name = `${field}, ${JSON.stringify(regex.slice(0, SHOWN_LENGTH_MAX))},`;

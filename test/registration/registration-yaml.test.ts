@@ -283,6 +283,8 @@ test('what is odd and allowed is warned of', () => {
   assert.deepEqual(codes(users('.*irc:example\\.org')), ['PATTERN_MATCHES_ALL']);
   assert.deepEqual(codes(users('irc_.*:example\\.org')), ['PATTERN_WITHOUT_SIGIL']);
   assert.deepEqual(codes(users('^irc_.*:example\\.org')), ['PATTERN_WITHOUT_SIGIL']);
+  assert.deepEqual(codes(users('@irc_.*:example\\.org|irc_.*:example\\.org')), ['PATTERN_WITHOUT_SIGIL']);
+  assert.deepEqual(codes(users('@irc_.*:example\\.org|@xmpp_.*:example\\.org')), []);
   assert.deepEqual(codes(users('@ircbot')), ['PATTERN_OPEN_ENDED']);
   assert.deepEqual(codes(aliases('#logged_.*')), ['PATTERN_WITHOUT_SERVER']);
   assert.deepEqual(codes(users('^@irc_.*:example\\.org$')), []);

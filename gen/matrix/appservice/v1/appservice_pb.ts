@@ -265,7 +265,7 @@ export const Appservice_HeldBySchema: GenEnum<Appservice_HeldBy> = /*@__PURE__*/
  */
 export type Warning = Message<"matrix.appservice.v1.Warning"> & {
   /**
-   * One of a closed set, in lower snake case.
+   * One of a closed set, in upper snake case.
    *
    * @generated from field: string code = 1;
    */
