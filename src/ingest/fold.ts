@@ -62,6 +62,7 @@ export class Fold {
     fold.registrationsVersion = checkpoint.registrationsVersion;
     fold.streams.settle(checkpoint.streamPositions);
     fold.deviceKeys.apply(checkpoint.deviceKeys ?? []);
+    fold.streams.restore(checkpoint.seenEvents ?? []);
     for (const stored of registrations) {
       const registration =
         stored.registration === null ? null : options.open(options.serverName, stored.appserviceId, stored.registration);

@@ -5,11 +5,18 @@
  *   passed    taken over by this process; runs ahead of durable by unwanted items only
  *
  * An item at or below `passed` is a duplicate (I7). The newest positions are remembered with their event ids, so that a
- * homeserver whose stream went back is told so instead of losing its new events as duplicates (R77).
+ * homeserver whose stream went back is told so instead of losing its new events as duplicates (R77). The very newest are
+ * saved with the checkpoint, as hashes, so that a restart forgets few.
  */
+import { createHash } from 'node:crypto';
+import type { SeenEvent } from '../store/port.ts';
 
 /** Newest positions remembered per stream. */
 const REMEMBERED_MAX = 1024;
+/** Of them, saved with the checkpoint: of one stream, and of all together. */
+const SAVED_MAX = 64;
+const SAVED_TOTAL_MAX = 4_096;
+const HASH_LENGTH = 12;
 /** Two events share the position: it tells nothing about one of them. */
 const SEVERAL = '';
 
@@ -17,6 +24,8 @@ interface Stream {
   passed: number;
   durable: number;
   readonly eventIds: Map<number, string>;
+  /** Hashes of event ids, from before the start. */
+  readonly saved: Map<number, string>;
 }
 
 export class StreamPositions {
@@ -28,8 +37,27 @@ export class StreamPositions {
 
   /** True if another event is known to have been at this position. */
   contradicts(stream: string, position: number, eventId: string): boolean {
-    const seen = this.#streams.get(stream)?.eventIds.get(position);
-    return seen !== undefined && seen !== SEVERAL && seen !== eventId;
+    const known = this.#streams.get(stream);
+    const seen = known?.eventIds.get(position);
+    if (seen !== undefined) return seen !== SEVERAL && seen !== eventId;
+    const hash = known?.saved.get(position);
+    return hash !== undefined && hash !== hashOf(eventId);
+  }
+
+  /** What a checkpoint keeps: of each stream the newest durable positions with one event. */
+  newest(): SeenEvent[] {
+    const countMax = Math.min(SAVED_MAX, Math.floor(SAVED_TOTAL_MAX / Math.max(1, this.#streams.size)));
+    return [...this.#streams].flatMap(([stream, { durable, eventIds, saved }]) => {
+      const seen = [...eventIds].filter(([position, eventId]) => position <= durable && eventId !== SEVERAL).slice(-countMax);
+      const before = [...saved].filter(([position]) => !eventIds.has(position)).slice(seen.length - countMax);
+      const older = seen.length >= countMax ? [] : before.map(([position, hash]) => ({ stream, position, hash }));
+      return [...older, ...seen.map(([position, eventId]) => ({ stream, position, hash: hashOf(eventId) }))];
+    });
+  }
+
+  /** Takes what the checkpoint kept. */
+  restore(seenEvents: readonly SeenEvent[]): void {
+    for (const { stream, position, hash } of seenEvents) this.#stream(stream).saved.set(position, hash);
   }
 
   /** The stream and position at which an event was seen, if that is remembered. */
@@ -96,7 +124,11 @@ export class StreamPositions {
 
   #stream(stream: string): Stream {
     let entry = this.#streams.get(stream);
-    if (entry === undefined) this.#streams.set(stream, (entry = { passed: 0, durable: 0, eventIds: new Map() }));
+    if (entry === undefined) this.#streams.set(stream, (entry = { passed: 0, durable: 0, eventIds: new Map(), saved: new Map() }));
     return entry;
   }
+}
+
+function hashOf(eventId: string): string {
+  return createHash('sha256').update(eventId).digest('base64url').slice(0, HASH_LENGTH);
 }

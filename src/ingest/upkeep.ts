@@ -35,8 +35,9 @@ export interface UpkeepOptions {
   readonly trimCallsMax: number;
 }
 
-function savedKeys({ deviceKeys }: Fold): Pick<Checkpoint, 'deviceKeys'> {
-  return deviceKeys.userCount === 0 ? {} : { deviceKeys: deviceKeys.all() };
+function savedExtras({ deviceKeys, streams }: Fold): Pick<Checkpoint, 'deviceKeys' | 'seenEvents'> {
+  const seenEvents = streams.newest();
+  return { ...(deviceKeys.userCount === 0 ? {} : { deviceKeys: deviceKeys.all() }), ...(seenEvents.length === 0 ? {} : { seenEvents }) };
 }
 
 export class Upkeep implements AsyncDisposable {
@@ -66,7 +67,7 @@ export class Upkeep implements AsyncDisposable {
     const changes = await ledger.betweenGroups(() => ({
       rooms: fold.rooms.beginSave(),
       registrations: fold.takeChangedRegistrations(),
-      checkpoint: { position: fold.tail, streamPositions: fold.streams.durable(), registrationsVersion: fold.registrationsVersion, ...savedKeys(fold) },
+      checkpoint: { position: fold.tail, streamPositions: fold.streams.durable(), registrationsVersion: fold.registrationsVersion, ...savedExtras(fold) },
     }));
     this.#checkpointTimeMs = clock.monotonicMs();
     try {

@@ -113,6 +113,16 @@ export interface Checkpoint {
   readonly deviceKeys?: readonly DeviceKeys[];
   /** Log position of the newest registration change at or below `position`. */
   readonly registrationsVersion: number;
+  /** Which events were last seen in each stream; at most 4,096 in all. Absent: none is remembered. */
+  readonly seenEvents?: readonly SeenEvent[];
+}
+
+/** Which event was at a position of a stream. */
+export interface SeenEvent {
+  readonly stream: string;
+  readonly position: number;
+  /** Of its id: enough to tell it from another. */
+  readonly hash: string;
 }
 
 /** The newest change of one appservice id. */

@@ -4,7 +4,7 @@
  */
 import type { Collection } from 'mongodb';
 import type { DeviceKeys } from '../../appservice/device-extensions.ts';
-import type { Checkpoint, Fold, FoldChanges, PositionedRegistration, StoredRoom } from '../port.ts';
+import type { Checkpoint, Fold, FoldChanges, PositionedRegistration, SeenEvent, StoredRoom } from '../port.ts';
 import type { StoredRegistration } from '../segment.ts';
 import type { CallOptions, MongoCalls } from './calls.ts';
 import { isOnlyDuplicateKeys } from './driver-error.ts';
@@ -170,13 +170,14 @@ function storedRegistrationField(document: StoredDocument, name: string): Stored
   };
 }
 
-function checkpointDocument(serverName: string, { position, registrationsVersion, streamPositions, deviceKeys }: Checkpoint): CheckpointDocument {
+function checkpointDocument(serverName: string, { position, registrationsVersion, streamPositions, deviceKeys, seenEvents }: Checkpoint): CheckpointDocument {
   return {
     _id: { server_name: serverName },
     position,
     registrations_version: registrationsVersion,
     stream_positions: Object.entries(streamPositions).map(([stream, streamPosition]) => ({ stream, position: streamPosition })),
     ...(deviceKeys === undefined ? {} : { device_keys: deviceKeys.map(fieldsFromDeviceKeys) }),
+    ...(seenEvents === undefined ? {} : { seen_events: seenEvents }),
   };
 }
 
@@ -188,6 +189,7 @@ function checkpointFrom(document: StoredDocument | null): Checkpoint {
     streamPositions: Object.fromEntries(streams),
     registrationsVersion: integerField(document, 'registrations_version'),
     ...(document['device_keys'] === undefined ? {} : { deviceKeys: listField(document, 'device_keys', deviceKeysField) }),
+    ...(document['seen_events'] === undefined ? {} : { seenEvents: listField(document, 'seen_events', seenEventField) }),
   };
 }
 
@@ -205,6 +207,11 @@ function deviceKeysField(document: StoredDocument, name: string): DeviceKeys {
     oneTimeKeyCounts: Object.fromEntries(counts),
     unusedFallbackKeyTypes: textList(fields, 'unused_fallback_key_types'),
   };
+}
+
+function seenEventField(document: StoredDocument, name: string): SeenEvent {
+  const fields = documentField(document, name);
+  return { stream: textField(fields, 'stream'), position: integerField(fields, 'position'), hash: textField(fields, 'hash') };
 }
 
 function textList(document: StoredDocument, name: string): string[] {

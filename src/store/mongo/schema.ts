@@ -86,6 +86,7 @@ export interface CheckpointDocument {
   readonly registrations_version: number;
   readonly stream_positions: readonly { readonly stream: string; readonly position: number }[];
   readonly device_keys?: readonly DeviceKeysFields[];
+  readonly seen_events?: readonly { readonly stream: string; readonly position: number; readonly hash: string }[];
 }
 
 export interface DeviceKeysFields {

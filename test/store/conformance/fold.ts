@@ -50,8 +50,10 @@ export const foldCases: readonly ConformanceCase[] = [
     run: async ({ store, second, fresh }) => {
       const name = fresh();
       const deviceKeys = ODD_TEXTS.map((text, at) => ({ userId: text, deviceId: `${text}2`, oneTimeKeyCounts: recordOf([[text, at], ['b', 0]]), unusedFallbackKeyTypes: at % 2 === 0 ? [] : [text, 'x'] }));
-      await store.saveFold(name, changes(4, { checkpoint: { position: 4, streamPositions: {}, deviceKeys, registrationsVersion: 0 } }));
+      const seenEvents = ODD_TEXTS.map((text, at) => ({ stream: text, position: at, hash: `h${at}` }));
+      await store.saveFold(name, changes(4, { checkpoint: { position: 4, streamPositions: {}, deviceKeys, seenEvents, registrationsVersion: 0 } }));
       assert.deepEqual((await second.loadFold(name)).checkpoint.deviceKeys, deviceKeys);
+      assert.deepEqual((await second.loadFold(name)).checkpoint.seenEvents, seenEvents);
       await store.saveFold(name, changes(5));
       assert.equal((await second.loadFold(name)).checkpoint.deviceKeys, undefined);
     },
