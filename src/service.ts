@@ -30,6 +30,7 @@ import { outboundUrlProblem } from './query/outbound-url.ts';
 import { Ping, PING_LIMITS } from './query/ping.ts';
 import { Provisioning, PROVISIONING_LIMITS } from './query/provisioning.ts';
 import { ThirdParty } from './query/third-party.ts';
+import { UNKNOWN_USERS_LIMITS, UnknownUsers } from './query/unknown-users.ts';
 import { registrationDisk } from './registration/registration-disk.ts';
 import { REGISTRATION_FILES_DEFAULTS, RegistrationFiles } from './registration/registration-files.ts';
 import type { RegistrationRules } from './registration/registration-rules.ts';
@@ -158,6 +159,7 @@ export class Service implements AsyncDisposable {
         query: (name, subject, candidates) => provisioning.query(name, subject, candidates),
         thirdParty,
         keys,
+        unknownUsers: (rooms) => new UnknownUsers({ ...rooms, serverName, clock, logger, meter: telemetry.unknownUsers(serverName), limits: UNKNOWN_USERS_LIMITS }),
         meter: telemetry.ingest(serverName),
         clock,
         random,
@@ -213,6 +215,7 @@ function gaugesOf(homeserver: Homeserver): ReturnType<Parameters<Telemetry['obse
     serverName: homeserver.serverName,
     appservices: () => homeserver.delivery.statuses('', REGISTRATIONS_MAX),
     queueBytes: () => homeserver.ledger.queuedBytes,
+    heldEvents: () => homeserver.heldEventCount,
   };
 }
 

@@ -32,12 +32,16 @@ export interface HomeserverGauges {
   appservices(): Promise<readonly AppserviceGauge[]>;
   /** Bytes of submissions that wait to be appended. */
   queueBytes(): number;
+  /** Pairs of an event and an appservice that wait until the appservice has been asked about a user. */
+  heldEvents(): number;
 }
 
 /** What ingest tells, for one homeserver. */
 export interface IngestCounts {
   group(entryCount: number, submissionCount: number): void;
   submitted(accepted: number, duplicates: number, routed: number): void;
+  /** Pairs of an event and an appservice that went out without a question. */
+  unasked(count: number): void;
   /** A submission was refused as a whole. */
   refused(reason: string): void;
 }
@@ -117,7 +121,7 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
   }
 
   ingest(serverName: string): IngestCounts {
-    const { ingestEvents, ingestRouted, groupEntries, ingestRefused } = this.#metrics;
+    const { ingestEvents, ingestRouted, groupEntries, ingestRefused, ingestUnasked } = this.#metrics;
     const accepted = ingestEvents.labels({ server_name: serverName, result: 'accepted' });
     const duplicate = ingestEvents.labels({ server_name: serverName, result: 'duplicate' });
     const routedTotal = ingestRouted.labels({ server_name: serverName });
@@ -129,8 +133,14 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
         if (duplicateCount > 0) duplicate.inc(duplicateCount);
         if (routedCount > 0) routedTotal.inc(routedCount);
       },
+      unasked: (count) => ingestUnasked.inc({ server_name: serverName }, count),
       refused: (reason) => ingestRefused.inc({ server_name: serverName, reason }),
     };
+  }
+
+  /** Answers of appservices about the unknown users of submissions. */
+  unknownUsers(serverName: string): { asked(answer: string): void } {
+    return { asked: (answer) => this.#metrics.unknownUsers.inc({ server_name: serverName, answer }) };
   }
 
   /** `method` is the name of a served method, or anything fixed for calls to others; `code` the name of a gRPC code. */
@@ -160,9 +170,10 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
     const homeservers = this.#homeservers();
     const answers = await Promise.allSettled(homeservers.map((homeserver) => homeserver.appservices()));
     const metrics = this.#metrics;
-    for (const gauge of [metrics.state, metrics.paused, metrics.pendingEntries, metrics.pendingBytes, metrics.oldestAge, metrics.quarantined, metrics.queueBytes]) gauge.reset();
+    for (const gauge of [metrics.state, metrics.paused, metrics.pendingEntries, metrics.pendingBytes, metrics.oldestAge, metrics.quarantined, metrics.queueBytes, metrics.heldEvents]) gauge.reset();
     homeservers.forEach((homeserver, at) => {
       metrics.queueBytes.set({ server_name: homeserver.serverName }, homeserver.queueBytes());
+      metrics.heldEvents.set({ server_name: homeserver.serverName }, homeserver.heldEvents());
       const answer = answers[at];
       if (answer?.status !== 'fulfilled') return;
       this.#prune(homeserver.serverName, new Set(answer.value.map(({ appserviceId }) => appserviceId)));
@@ -243,6 +254,9 @@ function createMetrics(registry: Registry) {
     ingestEvents: counter('ingest_events_total', 'Events of submissions that were answered, by what became of them.', ['server_name', 'result']),
     ingestRouted: counter('ingest_routed_total', 'Pairs of an event and an appservice that were queued.', ['server_name']),
     ingestRefused: counter('ingest_refused_submissions_total', 'Submissions that were refused as a whole, by reason.', ['server_name', 'reason']),
+    ingestUnasked: counter('ingest_unasked_total', 'Pairs of an event and an appservice that were queued without asking about an unknown user, since too much waited for answers.', ['server_name']),
+    heldEvents: gauge('held_events', 'Pairs of an event and an appservice that wait until the appservice has been asked about an unknown user.', ['server_name']),
+    unknownUsers: counter('unknown_user_queries_total', 'Queries for the unknown users of submissions, by what came of them.', ['server_name', 'answer']),
     groupEntries: histogram('ingest_group_entries', 'Entries that one append made durable.', ['server_name'], GROUP_ENTRIES),
     queueBytes: gauge('ingest_queue_bytes', 'Bytes of submissions that wait to be appended.', ['server_name']),
     rpcDuration: histogram('rpc_duration_seconds', 'How long calls took, by method and gRPC code.', ['method', 'code'], CALL_SECONDS),

@@ -113,6 +113,11 @@ export class Delivery implements AsyncDisposable {
     return this.#roster.start(throughPosition);
   }
 
+  /** True if it is for this replica to deliver to the appservice, as replicas come and go. */
+  isWantedHere(appserviceId: string): boolean {
+    return this.#roster.isWantedHere(appserviceId);
+  }
+
   /** Durable segments' routes, in log order. Cheap; never throws. */
   routed(announcements: readonly RouteAnnouncement[]): void {
     this.#roster.routed(announcements);

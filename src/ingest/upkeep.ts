@@ -35,8 +35,8 @@ export interface UpkeepOptions {
   readonly trimCallsMax: number;
 }
 
-function savedKeys({ deviceKeys }: Fold): Pick<Checkpoint, 'deviceKeys'> {
-  return deviceKeys.userCount === 0 ? {} : { deviceKeys: deviceKeys.all() };
+function savedParts({ deviceKeys, holds }: Fold): Pick<Checkpoint, 'deviceKeys' | 'holds'> {
+  return { ...(deviceKeys.userCount === 0 ? {} : { deviceKeys: deviceKeys.all() }), ...(holds.count === 0 ? {} : { holds: holds.toStored() }) };
 }
 
 export class Upkeep implements AsyncDisposable {
@@ -66,7 +66,7 @@ export class Upkeep implements AsyncDisposable {
     const changes = await ledger.betweenGroups(() => ({
       rooms: fold.rooms.beginSave(),
       registrations: fold.takeChangedRegistrations(),
-      checkpoint: { position: fold.tail, streamPositions: fold.streams.durable(), registrationsVersion: fold.registrationsVersion, ...savedKeys(fold) },
+      checkpoint: { position: fold.tail, streamPositions: fold.streams.durable(), registrationsVersion: fold.registrationsVersion, ...savedParts(fold) },
     }));
     this.#checkpointTimeMs = clock.monotonicMs();
     try {
@@ -87,7 +87,8 @@ export class Upkeep implements AsyncDisposable {
     for (let calls = 0; calls < trimCallsMax; calls++) {
       const outcome = await store.trim(fold.serverName, {
         after: this.#trimAfter,
-        through: this.#checkpointPosition,
+        // What is held is read from its segments after a start, and so is what was written beside it.
+        through: Math.min(this.#checkpointPosition, fold.holds.oldestSegment - 1),
         beforeMs: clock.nowMs() - retentionMs,
         deliveredPositions: this.#heldPositions(),
         segmentsMax: trimSegmentsMax,

@@ -9,6 +9,7 @@ const ROOMS_MAX = 1000;
 const ROOM_ID_BYTES_MAX = 1024;
 const ALIASES_MAX = 1000;
 const MEMBERS_MAX = 200_000;
+const UNKNOWN_USERS_MAX = 1000;
 
 type Request = MessageShape<typeof SubmitEventsRequestSchema>;
 
@@ -25,6 +26,7 @@ export function submissionFrom(request: Request): Submission {
   boundItems(request);
   if (rooms.length > ROOMS_MAX) throw invalid('rooms', `A request has at most ${ROOMS_MAX} rooms; this one has ${rooms.length}. Divide it.`);
   const others = othersFrom(request);
+  const unknownUserIds = bounded(request.unknownUserIds, UNKNOWN_USERS_MAX, 'unknown_user_ids') ?? [];
   return {
     stream: streamName(request.stream),
     events: events.map(({ json, streamPosition }, at) => ({ json, streamPosition: position(streamPosition, `events[${at}].stream_position`) })),
@@ -38,6 +40,7 @@ export function submissionFrom(request: Request): Submission {
       };
     }),
     ...(others === undefined ? {} : { others }),
+    ...(unknownUserIds.length === 0 ? {} : { unknownUserIds }),
   };
 }
 

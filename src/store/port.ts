@@ -105,12 +105,24 @@ export interface StoredRoom {
   readonly partialMembers: Readonly<Record<string, boolean>>;
 }
 
+/** Events of one room that wait for one appservice, in order, by where their bytes are: those segments are not trimmed. */
+export interface StoredHold {
+  readonly appserviceId: string;
+  readonly roomId: string;
+  /** To be asked about. */
+  readonly userIds: readonly string[];
+  /** The first log position of a segment, and which of its entries. At most 5,000 in all holds together. */
+  readonly entries: readonly { readonly firstPosition: number; readonly index: number }[];
+}
+
 /** Everything up to `position` is materialised in the room and registration documents. */
 export interface Checkpoint {
   readonly position: number;
   readonly streamPositions: Readonly<Record<string, number>>;
   /** The latest numbers of keys of devices; at most 10,000 devices. Absent: none are known. */
   readonly deviceKeys?: readonly DeviceKeys[];
+  /** What waits until an appservice has been asked; at most 1,000. Absent: nothing does. */
+  readonly holds?: readonly StoredHold[];
   /** Log position of the newest registration change at or below `position`. */
   readonly registrationsVersion: number;
 }

@@ -41,6 +41,13 @@ export type RoomDelta =
   /** A snapshot of the local aliases; null as above. */
   | { readonly kind: 'aliases'; readonly roomId: string; readonly roomAliases: readonly string[] | null };
 
+/** What a segment does to the events of a room that wait for one appservice until it has been asked about users (ingest/holds.ts). Applied in order. */
+export type HoldChange =
+  /** These entries of the segment wait behind what waits already, and `userIds` are to be asked about besides. */
+  | { readonly kind: 'held'; readonly appserviceId: string; readonly roomId: string; readonly userIds: readonly string[]; readonly indexes: readonly number[] }
+  /** What has waited is routed by this segment, as entries of its own, and nothing waits any more. */
+  | { readonly kind: 'released'; readonly appserviceId: string; readonly roomId: string };
+
 /** A registration put or removed at this point of the log. */
 export type RegistrationChange =
   /**
@@ -66,6 +73,8 @@ export interface Segment {
   readonly streamRuns?: readonly StreamRun[];
   /** The latest numbers of keys of devices that an appservice is told of. Absent: none changed. */
   readonly deviceKeys?: readonly DeviceKeys[];
+  /** Absent: nothing begins to wait and nothing ends. */
+  readonly holds?: readonly HoldChange[];
   readonly registrationChanges: readonly RegistrationChange[];
   /** Log position of the newest registration change that the routes were decided with; 0 before any. */
   readonly registrationsVersion: number;

@@ -86,6 +86,14 @@ export interface CheckpointDocument {
   readonly registrations_version: number;
   readonly stream_positions: readonly { readonly stream: string; readonly position: number }[];
   readonly device_keys?: readonly DeviceKeysFields[];
+  readonly holds?: readonly HoldFields[];
+}
+
+export interface HoldFields {
+  readonly appservice_id: string;
+  readonly room_id: string;
+  readonly user_ids: readonly string[];
+  readonly entries: readonly { readonly first_position: number; readonly index: number }[];
 }
 
 export interface DeviceKeysFields {
