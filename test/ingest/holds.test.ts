@@ -118,12 +118,13 @@ for (const kind of ['events', 'bytes', 'users', 'rooms', 'bytes of all'] as cons
   });
 }
 
-test('the room of one group can fill up, be released and wait again, all in order', async () => {
+for (const before of [0, HOLD_ENTRIES_MAX - 1]) test(`the room of one group can fill up, be released and wait again, all in order, with ${before} that wait before`, async () => {
   const log = new MemoryLog();
   await using world = await openLedger(log);
   await world.put(everywhere('irc'));
   const ids = Array.from({ length: HOLD_ENTRIES_MAX + 10 }, (_, at) => `$${at}`);
-  await world.ledger.submit(unknowing(ids.map((id) => invite(id, '!a'))));
+  if (before > 0) await world.ledger.submit(unknowing(ids.slice(0, before).map((id) => invite(id, '!a'))));
+  await world.ledger.submit(unknowing(ids.slice(before).map((id) => invite(id, '!a'))));
   assert.deepEqual(openHolds(world), [['irc', '!a', [GHOST], 9]]);
   assert.deepEqual(routedIds(log, 'irc'), ids.slice(0, HOLD_ENTRIES_MAX + 1));
   await release(world, 'irc', '!a');
@@ -218,6 +219,18 @@ test('a log that lacks what waits is unreadable, and not silently short of an ev
   await world.ledger.submit(submission([{ id: '$2', room: '!b' }]));
   log.segments.splice(log.segments.findIndex(({ holds }) => holds !== undefined), 1);
   await assert.rejects(openLedger(log), (error: unknown) => error instanceof StoreError && error.kind === 'unreadable');
+});
+
+test('M5 a release of a room that was released meanwhile leaves alone what waits there anew', async () => {
+  const log = new MemoryLog();
+  await using world = await openLedger(log);
+  await world.put(everywhere('irc'));
+  await world.ledger.submit(unknowing([invite('$1', '!a')]));
+  const old = holdOf(world, 'irc', '!a');
+  await release(world, 'irc', '!a');
+  await world.ledger.submit(unknowing([invite('$2', '!a')]));
+  await world.ledger.release(old, () => true);
+  assert.deepEqual([openHolds(world), routedIds(log, 'irc')], [[['irc', '!a', [GHOST], 1]], ['$1']]);
 });
 
 test('I11 of two replicas that release the same room one does, and both find it closed', async () => {
