@@ -279,7 +279,8 @@ export class Homeserver implements AsyncDisposable {
 
   async #askOne(appserviceId: string, userId: string): Promise<UserAnswer> {
     const subject: ProvisionSubject = { kind: 'users', identifier: userId };
-    const candidate = provisioners(this.#fold.index, subject).find(({ id }) => id === appserviceId);
+    // Between groups the namespaces are those of the registrations in force; while the log is read on they are not.
+    const candidate = await this.ledger.betweenGroups(() => provisioners(this.#fold.index, subject).find(({ id }) => id === appserviceId));
     if (candidate === undefined) return 'unclaimed';
     try {
       const { exists } = await this.#query(this.serverName, subject, [candidate]);

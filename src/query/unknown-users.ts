@@ -42,7 +42,7 @@ export interface UnknownUsersOptions<Room extends WaitingRoom> {
   readonly isOpen: (room: Room) => boolean;
   /** Whether this replica asks; another one does otherwise. */
   readonly isMine: (appserviceId: string) => boolean;
-  /** Rejects with a RefusalError of reason QUEUE_FULL if too many are asked now, or DRAINING if the router ends. */
+  /** Rejects with a RefusalError or StoreError if it cannot be asked now: too many queries, the log unreachable, the router ending. */
   readonly ask: (appserviceId: string, userId: string) => Promise<UserAnswer>;
   /** Closes the room if `isDue` says so in its turn, when no user comes to it any more. Rejects with a RefusalError or StoreError. */
   readonly release: (room: Room, isDue: () => boolean) => Promise<void>;
@@ -220,7 +220,7 @@ export class UnknownUsers<Room extends WaitingRoom> implements AsyncDisposable {
         if (answer === 'yes' || answer === 'no') this.#remember(appserviceId, userId);
         return answer;
       } catch (error) {
-        if (!(error instanceof RefusalError)) throw error;
+        if (!(error instanceof StoreError) && !(error instanceof RefusalError)) throw error;
         await clock.sleep(limits.intervalMs, this.#ending.signal);
         if (this.#ending.signal.aborted) return 'timeout';
         if (clock.monotonicMs() < untilMs) continue;

@@ -15,6 +15,10 @@ const delta = fc.oneof(
 );
 const change = fc.record({ kind: fc.constant('put' as const), appserviceId: fc.string({ unit: 'binary' }), registration: fc.string({ unit: 'binary' }).map(registrationOf), resumeParked: fc.boolean() }, { noNullPrototype: true });
 const route = fc.record({ appserviceId: fc.string({ unit: 'binary' }), ranges: fc.array(fc.nat()), entryCount: fc.nat(), bytes: fc.nat() }, { noNullPrototype: true });
+const hold = fc.oneof(
+  fc.record({ kind: fc.constant('held' as const), appserviceId: fc.string({ unit: 'binary' }), roomId: fc.string({ unit: 'binary' }), userIds: fc.array(fc.string()), indexes: fc.array(fc.nat()) }, { noNullPrototype: true }),
+  fc.record({ kind: fc.constant('released' as const), appserviceId: fc.string({ unit: 'binary' }), roomId: fc.string() }, { noNullPrototype: true }),
+);
 const segments: fc.Arbitrary<Segment> = fc.record({
   serverName: fc.string(),
   firstPosition: fc.maxSafeNat(),
@@ -22,11 +26,12 @@ const segments: fc.Arbitrary<Segment> = fc.record({
   routes: fc.array(route),
   roomDeltas: fc.array(delta),
   streamPositions: fc.dictionary(fc.string({ unit: 'binary' }), fc.maxSafeNat(), { noNullPrototype: true }),
+  holds: fc.array(hold),
   registrationChanges: fc.array(change),
   registrationsVersion: fc.maxSafeNat(),
   nonce: fc.string({ unit: 'binary' }),
   timeMs: fc.maxSafeNat(),
-}, { noNullPrototype: true });
+}, { noNullPrototype: true, requiredKeys: ['serverName', 'firstPosition', 'entries', 'routes', 'roomDeltas', 'streamPositions', 'registrationChanges', 'registrationsVersion', 'nonce', 'timeMs'] });
 
 function decoded(bytes: Uint8Array): Segment {
   return decodeSegment('hs', 1, bytes);
