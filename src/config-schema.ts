@@ -60,6 +60,7 @@ export const settingsSchema = z.strictObject({
   transactionEventsMax: z.int().min(1).max(10_000).default(100).describe('Most events in one transaction.'),
   transactionEphemeralMax: z.int().min(1).max(10_000).default(100).describe('Most typing, receipts and presence in one transaction.'),
   transactionToDeviceMax: z.int().min(1).max(10_000).default(100).describe('Most to-device messages in one transaction.'),
+  ephemeralAgeMaxMs: z.int().min(100).max(86_400_000).default(300_000).describe('How long typing, receipts and presence may wait for an appservice; what is older is left out.'),
   transactionBytesMax: z.int().min(1_000).max(64_000_000).default(1_000_000).describe('Most bytes of the body of one transaction; a single larger event or message still goes, alone.'),
   outboundPolicy: z.enum(['default', 'strict']).default('default').describe('strict refuses private addresses and unix sockets of appservices unless the allow list has them.'),
   outboundAllow: z.array(allowEntry).default([]).describe('CIDRs, addresses, host names and unix: paths that the strict policy lets through.'),

@@ -24,6 +24,8 @@ import type { ThirdPartyKind, ThirdPartyMatches, ThirdPartyProtocols, ThirdParty
 import type { Clock, Random } from './clock.ts';
 import type { Delivery } from './delivery/delivery.ts';
 import type { RegistrationInForce, RegistrationSource, RouteReader } from './delivery/ports.ts';
+import { EventSearch } from './ingest/event-search.ts';
+import type { EventSearchResult } from './ingest/event-search.ts';
 import { announcementsOf, Fold } from './ingest/fold.ts';
 import type { OpenRegistration } from './ingest/fold.ts';
 import type { KnownAnswers } from './ingest/group-holds.ts';
@@ -31,6 +33,7 @@ import type { Hold } from './ingest/holds.ts';
 import { Ledger } from './ingest/ledger.ts';
 import type { IngestMeter, LedgerLimits } from './ingest/ledger.ts';
 import { RecentSegments } from './ingest/recent-segments.ts';
+import { copyOfRoom } from './ingest/room-facts.ts';
 import type { ParsedSubmission, SubmissionResult } from './ingest/submission.ts';
 import { Upkeep } from './ingest/upkeep.ts';
 import type { Logger } from './logger.ts';
@@ -112,6 +115,8 @@ export class Homeserver implements AsyncDisposable {
   readonly ledger: Ledger;
   readonly delivery: Delivery;
   readonly #fold: Fold;
+  readonly #store: Store;
+  readonly #search: EventSearch;
   readonly #upkeep: Upkeep;
   readonly #unknownUsers: UnknownUsersPort;
   readonly #tokenHash: (token: string) => string;
@@ -130,6 +135,8 @@ export class Homeserver implements AsyncDisposable {
     this.serverName = serverName;
     this.delivery = delivery;
     this.#fold = fold;
+    this.#store = store;
+    this.#search = new EventSearch({ serverName, recent, log: store, streams: fold.streams, clock });
     this.#tokenHash = options.tokenHash;
     this.#ping = options.ping;
     this.#query = options.query;
@@ -184,6 +191,21 @@ export class Homeserver implements AsyncDisposable {
   /** Events that wait until an appservice has been asked about a user. */
   get heldEventCount(): number {
     return this.#fold.holds.entryCount;
+  }
+
+  /** The namespaces in force. */
+  get index(): Fold['index'] {
+    return this.#fold.index;
+  }
+
+  /** See {@link copyOfRoom}. */
+  copyOfRoom(roomId: string): ReturnType<typeof copyOfRoom> {
+    return copyOfRoom(roomId, this.#fold, this.ledger, this.#store);
+  }
+
+  /** Looks for an event in the log. Rejects with a RefusalError or a StoreError. */
+  findEvent(eventId: string): Promise<EventSearchResult> {
+    return this.#search.find(eventId);
   }
 
   get isFollowing(): boolean {

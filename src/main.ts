@@ -71,11 +71,13 @@ async function runCommand(argv: readonly string[]): Promise<number> {
       {
         terminal,
         clock: systemClock,
+        random: systemRandom,
         signal: interrupt.signal,
         version: version(),
         environment: { address, tokenFile },
         loadConfig: (flags) => loadConfig({ argv: flags, isTerminal: process.stdout.isTTY }),
         readFile: (path) => readFileSync(path === '-' ? INPUT_FD : path, 'utf8'),
+        inspectMongo: async (uri) => (await import('./store/mongo/inspect.ts')).inspectMongo(uri, systemClock),
       },
       argv,
     );
@@ -132,6 +134,7 @@ async function start(config: Config, logger: OwnedLogger): Promise<Service> {
       delivery: {
         eventsMax: config.transactionEventsMax,
         ephemeralMax: config.transactionEphemeralMax,
+        ephemeralAgeMaxMs: config.ephemeralAgeMaxMs,
         toDeviceMax: config.transactionToDeviceMax,
         bytesMax: config.transactionBytesMax,
         backoff: { firstMs: config.backoffFirstMs, maxMs: config.backoffMaxMs },

@@ -7,7 +7,9 @@
 import { eventLoopUtilization } from 'node:perf_hooks';
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { DeliveryState } from './appservice/delivery-state.ts';
+import type { RoutedKind } from './appservice/body-keys.ts';
 import type { DomainEventRecord } from './appservice/domain-event.ts';
+import type { LeftOut, LeftOutReason } from './appservice/transaction.ts';
 import type { Clock } from './clock.ts';
 import type { DeliveryMeter, PushOutcome } from './delivery/ports.ts';
 import type { DomainEventMeter } from './event-feed.ts';
@@ -72,6 +74,8 @@ interface AppserviceSeries {
   readonly labels: Readonly<Record<AppserviceLabel, string>>;
   readonly attempts: Map<PushOutcome['kind'], number>;
   readonly domainEvents: Map<string, number>;
+  /** By kind and reason. */
+  readonly leftOut: Map<string, LeftOut>;
   delivered: number;
 }
 
@@ -82,6 +86,8 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
   readonly #metrics: ReturnType<typeof createMetrics>;
   readonly #series = new Map<string, Map<string, AppserviceSeries>>();
   readonly #methods = new Set<string>();
+  /** Wall clock, by homeserver. */
+  readonly #lastSubmissions = new Map<string, number>();
   #seriesCount = 0;
   #homeservers: () => readonly HomeserverGauges[] = () => [];
   #utilization = eventLoopUtilization();
@@ -114,6 +120,12 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
     this.#seriesOf(serverName, appserviceId).delivered += entryCount;
   }
 
+  leftOut(serverName: string, appserviceId: string, kind: RoutedKind, reason: LeftOutReason, count: number): void {
+    const { leftOut } = this.#seriesOf(serverName, appserviceId);
+    const key = `${kind} ${reason}`;
+    leftOut.set(key, { kind, reason, count: count + (leftOut.get(key)?.count ?? 0) });
+  }
+
   domainEvent({ serverName, event }: DomainEventRecord): void {
     const { domainEvents } = this.#seriesOf(serverName, event.service_id);
     const name = `appservice.${event.kind}`;
@@ -127,7 +139,10 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
     const routedTotal = ingestRouted.labels({ server_name: serverName });
     const entries = groupEntries.labels({ server_name: serverName });
     return {
-      group: (entryCount) => entries.observe(entryCount),
+      group: (entryCount) => {
+        entries.observe(entryCount);
+        this.#lastSubmissions.set(serverName, this.#clock.nowMs());
+      },
       submitted(acceptedCount, duplicateCount, routedCount) {
         if (acceptedCount > 0) accepted.inc(acceptedCount);
         if (duplicateCount > 0) duplicate.inc(duplicateCount);
@@ -179,6 +194,7 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
       this.#prune(homeserver.serverName, new Set(answer.value.map(({ appserviceId }) => appserviceId)));
       for (const gauge of answer.value.slice(0, this.#appservicesMax)) this.#setGauges(homeserver.serverName, gauge);
     });
+    for (const [serverName, timeMs] of this.#lastSubmissions) metrics.lastSubmission.set({ server_name: serverName }, timeMs / 1_000);
     this.#handOverCounts();
     const utilization = eventLoopUtilization();
     metrics.utilization.set(eventLoopUtilization(utilization, this.#utilization).utilization);
@@ -198,12 +214,13 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
   }
 
   #handOverCounts(): void {
-    const { attempts, deliveredEntries, domainEvents } = this.#metrics;
-    for (const counter of [attempts, deliveredEntries, domainEvents]) counter.reset();
+    const { attempts, deliveredEntries, leftOutEntries, domainEvents } = this.#metrics;
+    for (const counter of [attempts, deliveredEntries, leftOutEntries, domainEvents]) counter.reset();
     for (const byId of this.#series.values()) {
       for (const series of byId.values()) {
         for (const [outcome, count] of series.attempts) attempts.inc({ ...series.labels, outcome }, count);
         for (const [event, count] of series.domainEvents) domainEvents.inc({ ...series.labels, event }, count);
+        for (const { kind, reason, count } of series.leftOut.values()) leftOutEntries.inc({ ...series.labels, kind, reason }, count);
         if (series.delivered > 0) deliveredEntries.inc(series.labels, series.delivered);
       }
     }
@@ -223,7 +240,7 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
     const known = this.#series.get(serverName)?.get(appserviceId);
     if (known !== undefined) return known;
     if (this.#seriesCount >= this.#appservicesMax && appserviceId !== OTHER) return this.#seriesOf(serverName, OTHER);
-    const series: AppserviceSeries = { labels: { server_name: serverName, appservice_id: appserviceId }, attempts: new Map(), domainEvents: new Map(), delivered: 0 };
+    const series: AppserviceSeries = { labels: { server_name: serverName, appservice_id: appserviceId }, attempts: new Map(), domainEvents: new Map(), leftOut: new Map(), delivered: 0 };
     const byId = this.#series.get(serverName) ?? new Map<string, AppserviceSeries>();
     this.#series.set(serverName, byId.set(appserviceId, series));
     this.#seriesCount += 1;
@@ -244,6 +261,7 @@ function createMetrics(registry: Registry) {
     attempts: counter('push_attempts_total', 'Attempts to push a transaction, by how they ended.', [...APPSERVICE_LABELS, 'outcome']),
     pushDuration: histogram('push_duration_seconds', 'How long attempts took, from the request to the outcome.', APPSERVICE_LABELS, PUSH_SECONDS),
     deliveredEntries: counter('delivered_entries_total', 'Entries in transactions that the appservice acknowledged.', APPSERVICE_LABELS),
+    leftOutEntries: counter('left_out_entries_total', 'Entries that were routed to the appservice and not sent, by kind and reason.', [...APPSERVICE_LABELS, 'kind', 'reason']),
     domainEvents: counter('domain_events_total', 'Domain events, as WatchEvents and the log tell them.', [...APPSERVICE_LABELS, 'event']),
     pendingEntries: gauge('pending_entries', 'Entries routed to the appservice and not yet delivered.', APPSERVICE_LABELS),
     pendingBytes: gauge('pending_bytes', 'JSON bytes of the pending entries.', APPSERVICE_LABELS),
@@ -254,6 +272,7 @@ function createMetrics(registry: Registry) {
     ingestEvents: counter('ingest_events_total', 'Events of submissions that were answered, by what became of them.', ['server_name', 'result']),
     ingestRouted: counter('ingest_routed_total', 'Pairs of an event and an appservice that were queued.', ['server_name']),
     ingestRefused: counter('ingest_refused_submissions_total', 'Submissions that were refused as a whole, by reason.', ['server_name', 'reason']),
+    lastSubmission: gauge('last_submission_time_seconds', 'Unix time at which a submission was last taken; not there before the first since the start.', ['server_name']),
     ingestUnasked: counter('ingest_unasked_total', 'Pairs of an event and an appservice that were queued without asking about an unknown user, since too much waited for answers.', ['server_name']),
     heldEvents: gauge('held_events', 'Pairs of an event and an appservice that wait until the appservice has been asked about an unknown user.', ['server_name']),
     unknownUsers: counter('unknown_user_queries_total', 'Queries for the unknown users of submissions, by what came of them.', ['server_name', 'answer']),

@@ -51,6 +51,7 @@ const DEFAULTS: Config = {
   transactionEventsMax: 100,
   transactionEphemeralMax: 100,
   transactionToDeviceMax: 100,
+  ephemeralAgeMaxMs: 300_000,
   transactionBytesMax: 1_000_000,
   outboundPolicy: 'default',
   outboundAllow: [],
@@ -80,7 +81,7 @@ test('every setting can be given in each of the three ways, with the same effect
   const texts: Record<string, string> = {
     serverName: 'example.org:8448', grpcListen: '[::1]:0', httpListen: 'localhost:0', dataDir: 'd', store: 'sqlite:x.db', registrations: 'a,b', credentials: 'c.yaml',
     encryptionKeyFile: 'k', logLevel: 'debug', logFormat: 'pretty', rateLimitedDefault: 'false', pushTimeoutMs: '5000', queryTimeoutMs: '500', queryAttemptsMax: '4', pingTimeoutMs: '600',
-    backoffFirstMs: '100', backoffMaxMs: '600000', transactionEventsMax: '7', transactionEphemeralMax: '8', transactionToDeviceMax: '9', transactionBytesMax: '7000', outboundPolicy: 'strict', outboundAllow: '10.0.0.0/8,unix:/run/a.sock', logRetentionMs: '9',
+    backoffFirstMs: '100', backoffMaxMs: '600000', transactionEventsMax: '7', transactionEphemeralMax: '8', transactionToDeviceMax: '9', ephemeralAgeMaxMs: '700', transactionBytesMax: '7000', outboundPolicy: 'strict', outboundAllow: '10.0.0.0/8,unix:/run/a.sock', logRetentionMs: '9',
   };
   for (const { key, flag, environmentName, yamlName, kind } of SETTINGS) {
     const text = texts[key] ?? assert.fail(key);

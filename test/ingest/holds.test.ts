@@ -154,7 +154,7 @@ test('R98 the numbers of keys go with what is released, as they are then', async
   await using world = await openLedger(log);
   await world.put(everywhere('irc', { device_extensions: true }));
   const keys = (count: number) => ({ userId: '@_irc_a:hs.test', deviceId: 'D', oneTimeKeyCounts: { a: count }, unusedFallbackKeyTypes: [] });
-  const others = (count: number) => ({ toDevice: [], deviceLists: [], deviceKeys: [keys(count)], roomIds: [], count: 1 });
+  const others = (count: number) => ({ ephemeral: [], toDevice: [], deviceLists: [], deviceKeys: [keys(count)], roomIds: [], count: 1 });
   await world.ledger.submit(submission([member('$join', '@_irc_a:hs.test', 'join', '!a')], { others: others(1) }));
   await world.ledger.submit(unknowing([{ id: '$e', room: '!a', type: 'm.room.encrypted', sender: GHOST }]));
   await world.ledger.submit(submission([], { others: others(2) }));

@@ -19,6 +19,7 @@ const hold = fc.oneof(
   fc.record({ kind: fc.constant('held' as const), appserviceId: fc.string({ unit: 'binary' }), roomId: fc.string({ unit: 'binary' }), userIds: fc.array(fc.string()), indexes: fc.array(fc.nat()) }, { noNullPrototype: true }),
   fc.record({ kind: fc.constant('released' as const), appserviceId: fc.string({ unit: 'binary' }), roomId: fc.string() }, { noNullPrototype: true }),
 );
+const keys = fc.record({ userId: fc.string({ unit: 'binary' }), deviceId: fc.string(), oneTimeKeyCounts: fc.dictionary(fc.string({ unit: 'binary' }), fc.nat(), { noNullPrototype: true }), unusedFallbackKeyTypes: fc.array(fc.string()) }, { noNullPrototype: true });
 const segments: fc.Arbitrary<Segment> = fc.record({
   serverName: fc.string(),
   firstPosition: fc.maxSafeNat(),
@@ -27,6 +28,9 @@ const segments: fc.Arbitrary<Segment> = fc.record({
   roomDeltas: fc.array(delta),
   streamPositions: fc.dictionary(fc.string({ unit: 'binary' }), fc.maxSafeNat(), { noNullPrototype: true }),
   holds: fc.array(hold),
+  streamsBefore: fc.dictionary(fc.string({ unit: 'binary' }), fc.maxSafeNat(), { noNullPrototype: true }),
+  streamRuns: fc.dictionary(fc.string({ unit: 'binary' }), fc.array(fc.maxSafeNat()), { noNullPrototype: true }),
+  deviceKeys: fc.array(keys),
   registrationChanges: fc.array(change),
   registrationsVersion: fc.maxSafeNat(),
   nonce: fc.string({ unit: 'binary' }),

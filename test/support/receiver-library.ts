@@ -15,6 +15,8 @@ export interface BotSdkOptions {
   readonly serverName?: string;
   readonly senderLocalpart?: string;
   readonly port?: number;
+  /** Told of what the library emits beside room events, by the name of the emission. */
+  readonly onOther?: (name: string, value: unknown) => void;
 }
 
 export class LibraryReceiver implements AsyncDisposable {
@@ -51,7 +53,12 @@ export class LibraryReceiver implements AsyncDisposable {
 
   /** Resolves when so many events have been emitted. */
   async received(count: number): Promise<void> {
-    while (this.events.length < count) {
+    await this.until(() => this.events.length >= count);
+  }
+
+  /** Resolves when it holds, looked at whenever something is emitted. */
+  async until(holds: () => boolean): Promise<void> {
+    while (!holds()) {
       await new Promise<void>((resolve) => {
         this.#waiting.add(resolve);
       });
