@@ -189,7 +189,7 @@ export class Homeserver implements AsyncDisposable {
   }
 
   /** Events that wait until an appservice has been asked about a user. */
-  get heldEventCount(): number {
+  get heldEntryCount(): number {
     return this.#fold.holds.entryCount;
   }
 

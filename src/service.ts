@@ -215,7 +215,7 @@ function gaugesOf(homeserver: Homeserver): ReturnType<Parameters<Telemetry['obse
     serverName: homeserver.serverName,
     appservices: () => homeserver.delivery.statuses('', REGISTRATIONS_MAX),
     queueBytes: () => homeserver.ledger.queuedBytes,
-    heldEvents: () => homeserver.heldEventCount,
+    heldEntries: () => homeserver.heldEntryCount,
   };
 }
 

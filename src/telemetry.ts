@@ -35,7 +35,7 @@ export interface HomeserverGauges {
   /** Bytes of submissions that wait to be appended. */
   queueBytes(): number;
   /** Pairs of an event and an appservice that wait until the appservice has been asked about a user. */
-  heldEvents(): number;
+  heldEntries(): number;
 }
 
 /** What ingest tells, for one homeserver. */
@@ -185,10 +185,10 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
     const homeservers = this.#homeservers();
     const answers = await Promise.allSettled(homeservers.map((homeserver) => homeserver.appservices()));
     const metrics = this.#metrics;
-    for (const gauge of [metrics.state, metrics.paused, metrics.pendingEntries, metrics.pendingBytes, metrics.oldestAge, metrics.quarantined, metrics.queueBytes, metrics.heldEvents]) gauge.reset();
+    for (const gauge of [metrics.state, metrics.paused, metrics.pendingEntries, metrics.pendingBytes, metrics.oldestAge, metrics.quarantined, metrics.queueBytes, metrics.heldEntries]) gauge.reset();
     homeservers.forEach((homeserver, at) => {
       metrics.queueBytes.set({ server_name: homeserver.serverName }, homeserver.queueBytes());
-      metrics.heldEvents.set({ server_name: homeserver.serverName }, homeserver.heldEvents());
+      metrics.heldEntries.set({ server_name: homeserver.serverName }, homeserver.heldEntries());
       const answer = answers[at];
       if (answer?.status !== 'fulfilled') return;
       this.#prune(homeserver.serverName, new Set(answer.value.map(({ appserviceId }) => appserviceId)));
@@ -274,7 +274,7 @@ function createMetrics(registry: Registry) {
     ingestRefused: counter('ingest_refused_submissions_total', 'Submissions that were refused as a whole, by reason.', ['server_name', 'reason']),
     lastSubmission: gauge('last_submission_time_seconds', 'Unix time at which a submission was last taken; not there before the first since the start.', ['server_name']),
     ingestUnasked: counter('ingest_unasked_total', 'Pairs of an event and an appservice that were queued without asking about an unknown user, since too much waited for answers.', ['server_name']),
-    heldEvents: gauge('held_events', 'Pairs of an event and an appservice that wait until the appservice has been asked about an unknown user.', ['server_name']),
+    heldEntries: gauge('held_entries', 'Pairs of an event and an appservice that wait until the appservice has been asked about an unknown user.', ['server_name']),
     unknownUsers: counter('unknown_user_queries_total', 'Queries for the unknown users of submissions, by what came of them.', ['server_name', 'answer']),
     groupEntries: histogram('ingest_group_entries', 'Entries that one append made durable.', ['server_name'], GROUP_ENTRIES),
     queueBytes: gauge('ingest_queue_bytes', 'Bytes of submissions that wait to be appended.', ['server_name']),
