@@ -41,7 +41,7 @@ interface ChangeItem extends Waiting<number> {
 /** A hold to release, if that is due in its turn. */
 export interface Release {
   readonly hold: Hold;
-  isDue(): boolean;
+  readonly isDue: () => boolean;
 }
 
 interface ReleaseItem extends Waiting<void> {

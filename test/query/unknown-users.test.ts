@@ -23,7 +23,7 @@ class World implements AsyncDisposable {
   readonly pending = new Map<string, { resolve(answer: UserAnswer): void; reject(error: unknown): void }>();
   readonly unknown: UnknownUsers<Room>;
   isMine = true;
-  failRelease: () => unknown = () => null;
+  failRelease: () => Error | null = () => null;
   beforeRelease: () => void = () => undefined;
 
   constructor(limits: Partial<UnknownUsersLimits> = {}) {
@@ -163,7 +163,7 @@ for (const error of [new RefusalError('QUEUE_FULL', 'Too many queries are under 
 
 test('M11 a release that the store refuses is tried again until it is done', async () => {
   await using world = new World();
-  const failures: unknown[] = [new StoreError('unavailable', 'down'), new RefusalError('QUEUE_FULL', 'full'), null];
+  const failures: (Error | null)[] = [new StoreError('unavailable', 'down'), new RefusalError('QUEUE_FULL', 'full'), null];
   world.failRelease = () => failures.shift() ?? null;
   world.open('irc', '!a', '@1');
   await settle();
