@@ -89,7 +89,7 @@ const REGISTRATIONS_MAX = 20_000;
 const RETRY_AFTER_MS_MAX = 600_000;
 const DRAIN_TIMEOUT_MS = 3_000;
 
-const HOMESERVER_LIMITS: Omit<HomeserverLimits, 'retentionMs'> = {
+const HOMESERVER_LIMITS: Omit<HomeserverLimits, 'retentionMs' | 'ephemeralAgeMaxMs'> = {
   ledger: {
     groupRoutedMax: 200_000,
     groupEventsMax: 2_000,
@@ -162,7 +162,7 @@ export class Service implements AsyncDisposable {
         clock,
         random,
         logger,
-        limits: { ...HOMESERVER_LIMITS, retentionMs: parts.isStoreExclusive ? settings.logRetentionMs : Math.max(settings.logRetentionMs, SHARED_RETENTION_MS) },
+        limits: { ...HOMESERVER_LIMITS, ephemeralAgeMaxMs: deliverySettings.ephemeralAgeMaxMs, retentionMs: parts.isStoreExclusive ? settings.logRetentionMs : Math.max(settings.logRetentionMs, SHARED_RETENTION_MS) },
         delivery: (routes, registrations) =>
           new Delivery({ serverName, store, routes, registrations, push, clock, random, logger, meter: telemetry, events: feed, presence, pacer, settings: deliverySettings }),
       });

@@ -38,6 +38,8 @@ export class Roster {
   readonly #stop = new AbortController();
   /** Log position of the last entry known to be routed to anybody. */
   #tail = 0;
+  /** Wall clock as of which the states were read. */
+  #loadedTimeMs = 0;
   #mustLoad = true;
   #mustTurn = true;
   #sleeping: AbortController | null = null;
@@ -75,6 +77,11 @@ export class Roster {
 
   get tail(): number {
     return this.#tail;
+  }
+
+  /** Wall clock: no change that was stored before this is unknown here. */
+  get knownAsOfMs(): number {
+    return this.#options.presence.isShared ? this.#loadedTimeMs : this.#context.clock.nowMs();
   }
 
   /** Ids of all known states, in no order. */
@@ -165,7 +172,9 @@ export class Roster {
   }
 
   async #load(): Promise<void> {
+    const startedMs = this.#context.clock.nowMs();
     const states = await this.#options.writer.load();
+    this.#loadedTimeMs = startedMs;
     this.#mustLoad = false;
     for (const [appserviceId, state] of states) {
       const sender = this.#senders.get(appserviceId);
