@@ -71,11 +71,13 @@ async function runCommand(argv: readonly string[]): Promise<number> {
       {
         terminal,
         clock: systemClock,
+        random: systemRandom,
         signal: interrupt.signal,
         version: version(),
         environment: { address, tokenFile },
         loadConfig: (flags) => loadConfig({ argv: flags, isTerminal: process.stdout.isTTY }),
         readFile: (path) => readFileSync(path === '-' ? INPUT_FD : path, 'utf8'),
+        inspectMongo: async (uri) => (await import('./store/mongo/inspect.ts')).inspectMongo(uri, systemClock),
       },
       argv,
     );

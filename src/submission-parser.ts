@@ -3,6 +3,7 @@
  * throws a RefusalError that names the field at fault.
  */
 import type { DeviceKeys } from './appservice/device-extensions.ts';
+import { deviceKeysBytes } from './appservice/device-extensions.ts';
 import { malformed } from './appservice/door-object.ts';
 import { parseEphemeral } from './appservice/ephemeral.ts';
 import { parseEvent } from './appservice/event.ts';
@@ -17,7 +18,7 @@ const ROOM_ID_BYTES_MAX = 1_024;
 const ITEM_ROOMS_MAX = 1_000;
 /** Rooms of all changes together, and of all presence: each is looked up. */
 const ROOMS_MAX = 10_000;
-const ALGORITHMS_MAX = 100;
+const ALGORITHMS_MAX = 20;
 
 export function parseSubmission({ stream, events, rooms, others: raw, place }: Submission): ParsedSubmission {
   let bytes = 0;
@@ -32,6 +33,8 @@ export function parseSubmission({ stream, events, rooms, others: raw, place }: S
   const others = parseOthers(raw);
   for (const { event } of others.ephemeral) bytes += event.json.byteLength;
   for (const { json } of others.toDevice) bytes += json.byteLength;
+  for (const { userId } of others.deviceLists) bytes += userId.length;
+  for (const keys of others.deviceKeys) bytes += deviceKeysBytes(keys);
   return { stream, events: parsed, rooms, others, bytes, place };
 }
 

@@ -82,6 +82,8 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
   readonly #metrics: ReturnType<typeof createMetrics>;
   readonly #series = new Map<string, Map<string, AppserviceSeries>>();
   readonly #methods = new Set<string>();
+  /** Wall clock, by homeserver. */
+  readonly #lastSubmissions = new Map<string, number>();
   #seriesCount = 0;
   #homeservers: () => readonly HomeserverGauges[] = () => [];
   #utilization = eventLoopUtilization();
@@ -133,7 +135,10 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
     const routedTotal = ingestRouted.labels({ server_name: serverName });
     const entries = groupEntries.labels({ server_name: serverName });
     return {
-      group: (entryCount) => entries.observe(entryCount),
+      group: (entryCount) => {
+        entries.observe(entryCount);
+        this.#lastSubmissions.set(serverName, this.#clock.nowMs());
+      },
       submitted(acceptedCount, duplicateCount, routedCount) {
         if (acceptedCount > 0) accepted.inc(acceptedCount);
         if (duplicateCount > 0) duplicate.inc(duplicateCount);
@@ -178,6 +183,7 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
       this.#prune(homeserver.serverName, new Set(answer.value.map(({ appserviceId }) => appserviceId)));
       for (const gauge of answer.value.slice(0, this.#appservicesMax)) this.#setGauges(homeserver.serverName, gauge);
     });
+    for (const [serverName, timeMs] of this.#lastSubmissions) metrics.lastSubmission.set({ server_name: serverName }, timeMs / 1_000);
     this.#handOverCounts();
     const utilization = eventLoopUtilization();
     metrics.utilization.set(eventLoopUtilization(utilization, this.#utilization).utilization);
@@ -255,6 +261,7 @@ function createMetrics(registry: Registry) {
     ingestEvents: counter('ingest_events_total', 'Events of submissions that were answered, by what became of them.', ['server_name', 'result']),
     ingestRouted: counter('ingest_routed_total', 'Pairs of an event and an appservice that were queued.', ['server_name']),
     ingestRefused: counter('ingest_refused_submissions_total', 'Submissions that were refused as a whole, by reason.', ['server_name', 'reason']),
+    lastSubmission: gauge('last_submission_time_seconds', 'Unix time at which a submission was last taken; not there before the first since the start.', ['server_name']),
     groupEntries: histogram('ingest_group_entries', 'Entries that one append made durable.', ['server_name'], GROUP_ENTRIES),
     queueBytes: gauge('ingest_queue_bytes', 'Bytes of submissions that wait to be appended.', ['server_name']),
     rpcDuration: histogram('rpc_duration_seconds', 'How long calls took, by method and gRPC code.', ['method', 'code'], CALL_SECONDS),

@@ -5,17 +5,20 @@ import { RefusalError } from '../appservice/refusal.ts';
 import type { Registration } from '../appservice/registration.ts';
 import type { Delivery } from '../delivery/delivery.ts';
 import type { EventFeed } from '../event-feed.ts';
-import type { AdminPort, AppserviceStatus, Page, PutRegistrationRequest, RegistrationWarning } from '../rpc/ports.ts';
+import type { AdminPort, AppserviceStatus, ExplainRoutingRequest, Page, PutRegistrationRequest, RegistrationWarning, RoutingExplanation } from '../rpc/ports.ts';
 import { readRegistration, registrationFromYaml } from '../registration/registration-yaml.ts';
 import type { RegistrationRules } from '../registration/registration-rules.ts';
 import type { FieldProblem } from '../registration/yaml-fields.ts';
 import type { Registrar } from './registrar.ts';
+import { explainedRouting } from './routing-explainer.ts';
+import type { ExplainedHomeserver } from './routing-explainer.ts';
 
 export interface AppserviceAdminOptions {
   readonly serverName: string;
   readonly registrar: Registrar;
   readonly delivery: Delivery;
   readonly feed: EventFeed;
+  readonly explained: ExplainedHomeserver;
   readonly rules: RegistrationRules;
 }
 
@@ -66,6 +69,10 @@ export class AppserviceAdmin implements AdminPort {
 
   retryNow(appserviceId: string): Promise<AppserviceStatus> {
     return this.#options.delivery.retryNow(appserviceId);
+  }
+
+  explainRouting(request: ExplainRoutingRequest): Promise<RoutingExplanation> {
+    return explainedRouting(request, this.#options.explained);
   }
 
   watch(appserviceIds: readonly string[], signal: AbortSignal): ReturnType<AdminPort['watch']> {

@@ -20,6 +20,10 @@ export interface DeviceKeys {
   readonly unusedFallbackKeyTypes: readonly string[];
 }
 
+/** Names and brackets around the keys of a device; a number, with its quotes, colon and comma. */
+const DEVICE_OVERHEAD_BYTES = 100;
+const COUNT_BYTES = 15;
+
 interface JsonEntry {
   readonly json: Uint8Array;
 }
@@ -41,6 +45,14 @@ export function deviceKeysEntry(devices: readonly DeviceKeys[]): Uint8Array {
     devicesOf(users, userId).set(deviceId, { counts: oneTimeKeyCounts, fallback: unusedFallbackKeyTypes });
   }
   return Buffer.from(textOf(users, (keys) => keys));
+}
+
+/** Bytes of one device's keys as JSON, about, and rather more. */
+export function deviceKeysBytes({ userId, deviceId, oneTimeKeyCounts, unusedFallbackKeyTypes }: DeviceKeys): number {
+  let length = DEVICE_OVERHEAD_BYTES + userId.length + deviceId.length;
+  for (const algorithm in oneTimeKeyCounts) length += algorithm.length + COUNT_BYTES;
+  for (const algorithm of unusedFallbackKeyTypes) length += algorithm.length + COUNT_BYTES;
+  return length;
 }
 
 /** `{"changed":[…],"left":[…]}`: each user in one of them, as the last entry says. */

@@ -81,6 +81,11 @@ export function presenceAppservices(userId: string, rooms: Iterable<InterestedRo
   return index.inOrder(found);
 }
 
+export function isToldOfDevices(appserviceId: string, index: NamespaceIndex): boolean {
+  const registration = index.registration(appserviceId);
+  return registration !== undefined && wantsDeviceExtensions(registration);
+}
+
 function takers(appserviceIds: readonly string[], wants: (registration: Registration) => boolean, index: NamespaceIndex): string[] {
   return appserviceIds.filter((id) => {
     const registration = index.registration(id);

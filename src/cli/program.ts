@@ -6,7 +6,7 @@
  *   2  the command is wrong                5  doctor found problems
  */
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import type { Clock } from '../clock.ts';
+import type { Clock, Random } from '../clock.ts';
 import type { ConfigLoading } from '../config.ts';
 import { AdminClient, CallError } from '../rpc/admin-client.ts';
 import { showConfig, showSchema } from './config-command.ts';
@@ -14,6 +14,10 @@ import type { ConnectionOptions } from './connection.ts';
 import { findConnection } from './connection.ts';
 import type { CommandContext, RouterContext } from './context.ts';
 import { printJson } from './context.ts';
+import { diagnose, report } from './doctor/doctor.ts';
+import type { Facts, MongoFact, RouterFact } from './doctor/facts.ts';
+import { gatherLocal } from './doctor/gather-local.ts';
+import { gatherRouter } from './doctor/gather-router.ts';
 import { ping } from './ping.ts';
 import { list, register, remove } from './registrations.ts';
 import { move, status } from './status.ts';
@@ -25,6 +29,7 @@ import { watch } from './watch.ts';
 export interface CommandLine {
   readonly terminal: Terminal;
   readonly clock: Clock;
+  readonly random: Random;
   /** Aborts on Ctrl-C. */
   readonly signal: AbortSignal;
   readonly version: string;
@@ -33,12 +38,15 @@ export interface CommandLine {
   readonly loadConfig: (argv: readonly string[]) => ConfigLoading;
   /** The text of a file, `-` for the standard input; throws. */
   readonly readFile: (path: string) => string;
+  /** Looks at a MongoDB deployment; never rejects. */
+  readonly inspectMongo: (uri: string) => Promise<MongoFact>;
 }
 
 interface GlobalOptions extends ConnectionOptions {
   readonly json?: true;
   readonly config?: string;
   readonly serverName?: string;
+  readonly httpAddress?: string;
 }
 
 /** What the command cannot go on without. */
@@ -79,6 +87,7 @@ export function programOf(line: CommandLine, ended: (code: ExitCode) => void): C
     .helpOption('-h, --help', 'this text, or that of a command')
     .addOption(new Option('--address <host:port>', 'gRPC address of the router; ROUTER_ADDRESS, or that of its settings'))
     .addOption(new Option('--token-file <file>', "file with an admin's token; ROUTER_TOKEN_FILE, or the credentials.json of the data directory"))
+    .addOption(new Option('--http-address <host:port>', 'HTTP address of the router, for doctor; that of its settings'))
     .addOption(new Option('--server-name <name>', 'the homeserver meant, where the router serves several'))
     .addOption(new Option('--config <file>', 'YAML file of settings, as for serve'))
     .addOption(new Option('--json', 'JSON for programs instead of text for people'))
@@ -102,6 +111,10 @@ export function programOf(line: CommandLine, ended: (code: ExitCode) => void): C
   addRegistrationCommands(program, line, called);
   addDeliveryCommands(program, called);
   program
+    .command('doctor')
+    .description('look for what is wrong with the settings, the files, the store, the router and its appservices, and say what to do')
+    .action(asked(async (context, options) => report(context, diagnose(await gather(line, context, options)))));
+  program
     .command('config')
     .description('the settings in force, and where each was said')
     .option('--schema', 'the JSON Schema of the settings file')
@@ -109,6 +122,24 @@ export function programOf(line: CommandLine, ended: (code: ExitCode) => void): C
       await asked((context, options) => (own.schema === true ? showSchema(context) : showConfig(context, line.loadConfig(configArguments(options)))))();
     });
   return program;
+}
+
+async function gather(line: CommandLine, context: CommandContext, options: GlobalOptions): Promise<Facts> {
+  const loading = line.loadConfig(configArguments(options));
+  const local = await gatherLocal(loading, line.random);
+  const mongo = loading.kind === 'ok' && loading.config.store.kind === 'mongodb' ? await line.inspectMongo(loading.config.store.uri) : null;
+  const connection = findConnection({ options, environment: line.environment, loadConfig: () => loading, readFile: line.readFile });
+  if (connection.kind === 'unknown') return { local, mongo, router: { kind: 'not_asked', message: connection.message } };
+  using client = new AdminClient(connection);
+  const router: RouterFact = await gatherRouter({ ...context, router: client, serverName: options.serverName }, httpAddressOf(loading, options));
+  return { local, mongo, router };
+}
+
+/** Null where it cannot be known: --http-address is not given, and the settings name no port. */
+function httpAddressOf(loading: ConfigLoading, { httpAddress }: GlobalOptions): string | null {
+  if (httpAddress !== undefined) return httpAddress;
+  if (loading.kind !== 'ok' || loading.config.httpListen.endsWith(':0')) return null;
+  return loading.config.httpListen.replace(/^(?:0\.0\.0\.0|\[::\])(?=:\d+$)/, '127.0.0.1');
 }
 
 type Called = (run: (context: RouterContext) => Promise<ExitCode>) => Promise<void>;

@@ -13,6 +13,7 @@ import { StoreError } from '../store/errors.ts';
 import type { AppserviceState, AppserviceStateStore, ExpiredEntries, SegmentLog } from '../store/port.ts';
 import type { StreamAtTail, StreamDelivery } from './delivered-positions.ts';
 import { deliveredStreamPositions } from './delivered-positions.ts';
+import { DeliveredTransactions } from './delivered-transactions.ts';
 import type { Pacer } from './pacer.ts';
 import type { DeliveryMeter, Push, RegistrationInForce, RegistrationSource, RouteAnnouncement, RouteReader } from './ports.ts';
 import type { ReplicaPresence } from './replica-presence.ts';
@@ -24,6 +25,8 @@ import { heldBy, isKnown, statusOf } from './status.ts';
 import type { StoreRetryOptions } from './store-retry.ts';
 import type { StateChange } from './transitions.ts';
 import { firstState, hurried, pausedAs } from './transitions.ts';
+import type { EventDelivery } from './whereabouts.ts';
+import { deliveriesOfEvent } from './whereabouts.ts';
 
 export interface DeliverySettings {
   /** Events in one transaction, 1 to 10,000. */
@@ -94,6 +97,7 @@ export class Delivery implements AsyncDisposable {
   readonly #writer: StateWriter;
   readonly #roster: Roster;
   readonly #storeRetry: StoreRetryOptions;
+  readonly #deliveredTransactions = new DeliveredTransactions();
 
   constructor(options: DeliveryOptions) {
     const { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, pacer, settings } = options;
@@ -103,7 +107,7 @@ export class Delivery implements AsyncDisposable {
     this.#storeRetry = { clock, random, logger, serverName, limits: settings.storeRetry };
     this.#writer = new StateWriter({ serverName, store, statesMax });
     const limits = { eventsMax, ephemeralMax, toDeviceMax, bytesMax, ephemeralAgeMaxMs, backoff };
-    const context = { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, limits, pacer, storeRetry: this.#storeRetry };
+    const context = { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, limits, pacer, storeRetry: this.#storeRetry, deliveredTransactions: this.#deliveredTransactions };
     this.#roster = new Roster({ context, presence, writer: this.#writer, log: store, pollIntervalMs });
   }
 
@@ -184,6 +188,27 @@ export class Delivery implements AsyncDisposable {
       delivered.set(appserviceId, isOver ? at.tail : Math.max(stored?.deliveredPosition ?? since, since));
     }
     return this.#inTime(deliveredStreamPositions(store, serverName, at, delivered));
+  }
+
+  /** Where the entry at a log position is on its way to each of those it is routed to. Rejects with a StoreError. */
+  async deliveriesOf(position: number, appserviceIds: readonly string[]): Promise<ReadonlyMap<string, EventDelivery>> {
+    const { registrations, serverName, store } = this.#options;
+    const isHere = appserviceIds.every((appserviceId) => this.#roster.sender(appserviceId) !== undefined);
+    const states = isHere ? null : await this.#inTime(this.#writer.load());
+    return this.#inTime(
+      deliveriesOfEvent(position, appserviceIds, {
+        serverName,
+        store,
+        delivered: this.#deliveredTransactions,
+        inForce: (appserviceId) => registrations.find(serverName, appserviceId),
+        state: (appserviceId) => {
+          const sender = this.#roster.sender(appserviceId);
+          if (sender !== undefined) return { stored: sender.state, visibleState: sender.visibleState };
+          const stored = states?.get(appserviceId);
+          return stored === undefined ? undefined : { stored, visibleState: stored.deliveryState };
+        },
+      }),
+    );
   }
 
   /**

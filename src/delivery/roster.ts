@@ -79,9 +79,11 @@ export class Roster {
     return this.#tail;
   }
 
-  /** Wall clock: no change that was stored before this is unknown here. */
+  /** Wall clock: what was stored some seconds before this is known here. While nobody else may write, that is now. */
   get knownAsOfMs(): number {
-    return this.#options.presence.isShared ? this.#loadedTimeMs : this.#context.clock.nowMs();
+    const { presence } = this.#options;
+    const isAlone = !presence.isShared && presence.isPresent() && presence.lapseCount === this.#lapseCount && !this.#mustLoad;
+    return isAlone ? this.#context.clock.nowMs() : this.#loadedTimeMs;
   }
 
   /** Ids of all known states, in no order. */
@@ -278,6 +280,7 @@ export class Roster {
     const { lapseCount } = this.#options.presence;
     if (lapseCount === this.#lapseCount) return;
     this.#lapseCount = lapseCount;
+    this.#mustLoad = true;
     for (const sender of [...this.#senders.values()]) {
       void sender.stop();
       this.#forget(sender);

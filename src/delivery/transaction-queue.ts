@@ -103,12 +103,14 @@ export class TransactionQueue {
   async delivered(transaction: TransactionRecord, timeMs: number): Promise<void> {
     const { events, meter, serverName } = this.#context;
     const { txnId, entryCount, through } = transaction;
+    const after = this.#state.deliveredPosition;
     const settled = this.#settledBy(transaction);
     const split = splitAfter(this.#state, through);
     const next = split !== null || (this.backlog.hasWaiting(through) && this.#options.mayCut(settled)) ? await this.#nextIfFree(through, split) : null;
     const state = await this.#change(completed(txnId, next, timeMs), next);
     if (state === null || state.deliveredPosition < through) return;
     this.backlog.dealtWith(settled.entries, settled.bytes, next?.oldestTimeMs ?? null);
+    this.#context.deliveredTransactions.add({ appserviceId: this.#appserviceId, txnId, after, through });
     meter.delivered(serverName, this.#appserviceId, entryCount);
     events.emit({ serverName, timeMs, event: { kind: 'events_delivered', service_id: this.#appserviceId, transaction_id: txnId, event_count: entryCount } });
   }

@@ -4,14 +4,14 @@
  * group, and again if they changed within it.
  */
 import type { DeviceKeys } from '../appservice/device-extensions.ts';
-import { deviceKeysEntry } from '../appservice/device-extensions.ts';
-import { deviceKeysAppservices } from '../appservice/interest.ts';
+import { deviceKeysBytes, deviceKeysEntry } from '../appservice/device-extensions.ts';
+import { deviceKeysAppservices, isToldOfDevices } from '../appservice/interest.ts';
 import type { RoomState } from '../room/room-state.ts';
 import type { Fold } from './fold.ts';
 import type { ItemSink } from './item-sink.ts';
 
-/** Devices in one entry. */
-const ENTRY_DEVICES_MAX = 500;
+/** Of one entry, about: several fit beside each other into a transaction. */
+const ENTRY_BYTES_MAX = 64 * 1024;
 
 export class GroupDeviceKeys {
   /** What the homeserver told with this group and some appservice is told of. */
@@ -48,6 +48,7 @@ export class GroupDeviceKeys {
   /** An encrypted event of this room, for these appservices, is next. */
   attachRoom(room: RoomState, appserviceIds: readonly string[]): void {
     for (const appserviceId of appserviceIds) {
+      if (!isToldOfDevices(appserviceId, this.#fold.index)) continue;
       const looked = this.#rooms.get(appserviceId) ?? new Set<string>();
       if (looked.has(room.roomId)) continue;
       this.#rooms.set(appserviceId, looked.add(room.roomId));
@@ -66,19 +67,28 @@ export class GroupDeviceKeys {
     for (const userId of this.#newer.keys()) if (room.isJoined(userId)) yield userId;
   }
 
+  /** The appservice is one that is told of devices. */
   #attach(appserviceId: string, userIds: Iterable<string>): void {
     const { index } = this.#fold;
     const attached = this.#attached.get(appserviceId) ?? new Set<string>();
     this.#attached.set(appserviceId, attached);
-    const devices: DeviceKeys[] = [];
+    let devices: DeviceKeys[] = [];
+    let bytes = 0;
+    const add = (): void => {
+      if (devices.length > 0) this.#sink.add('device_keys', deviceKeysEntry(devices), [appserviceId], 0);
+      devices = [];
+      bytes = 0;
+    };
     for (const userId of userIds) {
-      if (attached.has(userId) || !deviceKeysAppservices(userId, index).includes(appserviceId)) continue;
+      if (attached.has(userId) || !index.interested('users', userId).includes(appserviceId)) continue;
       attached.add(userId);
-      devices.push(...this.#devicesOf(userId));
+      for (const keys of this.#devicesOf(userId)) {
+        devices.push(keys);
+        bytes += deviceKeysBytes(keys);
+        if (bytes >= ENTRY_BYTES_MAX) add();
+      }
     }
-    for (let at = 0; at < devices.length; at += ENTRY_DEVICES_MAX) {
-      this.#sink.add('device_keys', deviceKeysEntry(devices.slice(at, at + ENTRY_DEVICES_MAX)), [appserviceId], 0);
-    }
+    add();
   }
 
   #devicesOf(userId: string): DeviceKeys[] {

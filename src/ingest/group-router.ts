@@ -53,7 +53,8 @@ export class RoutedGroup implements ItemSink {
   readonly #otherKinds = new Map<number, RoutedKind>();
   readonly #deviceKeys: GroupDeviceKeys;
   readonly #ephemeral: GroupEphemeral;
-  readonly #runs: { stream: string; firstEntry: number; streamPosition: number; entryCount: number }[] = [];
+  /** See Segment.streamRuns. */
+  readonly #runs = new Map<string, number[]>();
   /** Of the submission that is being routed. */
   #stream = '';
   #bytes = 0;
@@ -101,7 +102,7 @@ export class RoutedGroup implements ItemSink {
       roomDeltas: this.roomDeltas,
       streamPositions,
       ...(routes.length === 0 ? {} : { streamsBefore: this.#fold.streams.allPassed() }),
-      ...(this.#runs.length === 0 ? {} : { streamRuns: this.#runs }),
+      ...(this.#runs.size === 0 ? {} : { streamRuns: Object.fromEntries(this.#runs) }),
       ...(this.#deviceKeys.told.length === 0 ? {} : { deviceKeys: this.#deviceKeys.told }),
       registrationChanges: [],
       registrationsVersion: this.#fold.registrationsVersion,
@@ -244,9 +245,12 @@ export class RoutedGroup implements ItemSink {
   }
 
   #addToRuns(at: number, stream: string, streamPosition: number): void {
-    const run = this.#runs.at(-1);
-    if (run?.stream === stream && run.firstEntry + run.entryCount === at && run.streamPosition + run.entryCount === streamPosition) run.entryCount++;
-    else this.#runs.push({ stream, firstEntry: at, streamPosition, entryCount: 1 });
+    let runs = this.#runs.get(stream);
+    if (runs === undefined) this.#runs.set(stream, (runs = []));
+    const last = runs.length - 3;
+    const entryCount = runs[last + 2] ?? 0;
+    if (entryCount > 0 && runs[last] === at - entryCount && runs[last + 1] === streamPosition - entryCount) runs[last + 2] = entryCount + 1;
+    else runs.push(at, streamPosition, 1);
   }
 
   #addToRoute(appserviceId: string, at: number, bytes: number): void {

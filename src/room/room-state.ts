@@ -130,6 +130,21 @@ export class RoomState {
     if (this.#watch !== null) for (const userId of this.joinedUsers()) this.#watch[what](this, userId);
   }
 
+  /** Those that are known; the local ones count (R37). */
+  roomAliases(): Iterable<string> {
+    return this.#aliases ?? NOBODY;
+  }
+
+  /** The whole list of joined local users is known. */
+  get knowsMembers(): boolean {
+    return this.#members !== null;
+  }
+
+  /** The whole list of local aliases is known. */
+  get knowsAliases(): boolean {
+    return this.#aliases !== null;
+  }
+
   /** True if an unknown part could make an appservice interested. */
   wantsContext(index: NamespaceIndex): boolean {
     return (this.#aliases === null && index.hasNamespaces('aliases')) || (this.#members === null && index.wantsUsers);

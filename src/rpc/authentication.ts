@@ -48,6 +48,7 @@ export const METHOD_ROLES: Readonly<Record<string, readonly Role[]>> = {
   [`${ADMIN}/PauseDelivery`]: ['admin'],
   [`${ADMIN}/ResumeDelivery`]: ['admin'],
   [`${ADMIN}/RetryNow`]: ['admin'],
+  [`${ADMIN}/ExplainRouting`]: READERS,
   [`${ADMIN}/WatchEvents`]: READERS,
 };
 

@@ -141,6 +141,7 @@ function addServices(server: Server, options: GrpcServerOptions, draining: Abort
     pauseDelivery: door.unary(a.pauseDelivery, (request, caller) => admin.setPaused(request, caller, true)),
     resumeDelivery: door.unary(a.resumeDelivery, (request, caller) => admin.setPaused(request, caller, false)),
     retryNow: door.unary(a.retryNow, (request, caller) => admin.retryNow(request, caller)),
+    explainRouting: door.unary(a.explainRouting, (request, caller) => admin.explainRouting(request, caller)),
     watchEvents: door.serverStream(a.watchEvents, (request, caller, signal) => admin.watchEvents(request, caller, signal)),
   });
 }

@@ -325,6 +325,7 @@ function addRoutes(router: ConnectRouter, options: HttpServerOptions, draining: 
     pauseDelivery: async (request, context) => a.setPaused(request, callerOf(context), true),
     resumeDelivery: async (request, context) => a.setPaused(request, callerOf(context), false),
     retryNow: async (request, context) => a.retryNow(request, callerOf(context)),
+    explainRouting: async (request, context) => a.explainRouting(request, callerOf(context)),
     watchEvents: (request, context) => told(context, () => untilDrained(a.watchEvents(request, callerOf(context), AbortSignal.any([context.signal, draining])), draining)),
   });
 }

@@ -24,22 +24,26 @@ export function submissionBytes({ events, ephemeral, toDevice }: Request): numbe
 export function submissionFrom(request: Request): Submission {
   const { events, rooms } = request;
   boundItems(request);
-  if (rooms.length > ROOMS_MAX) throw invalid('rooms', `A request has at most ${ROOMS_MAX} rooms; this one has ${rooms.length}. Divide it.`);
   const others = othersFrom(request);
   return {
     stream: streamName(request.stream),
     events: events.map(({ json, streamPosition }, at) => ({ json, streamPosition: position(streamPosition, `events[${at}].stream_position`) })),
-    rooms: rooms.map((room, at): RoomContext => {
-      const roomId = room.roomId;
-      if (roomId === '' || Buffer.byteLength(roomId) > ROOM_ID_BYTES_MAX) throw invalid(`rooms[${at}].room_id`, `A room context needs a room_id of at most ${ROOM_ID_BYTES_MAX} bytes.`);
-      return {
-        roomId,
-        localAliases: bounded(room.localAliases?.roomAliases, ALIASES_MAX, `rooms[${at}].local_aliases.room_aliases`),
-        localMembers: bounded(room.localMembers?.userIds, MEMBERS_MAX, `rooms[${at}].local_members.user_ids`),
-      };
-    }),
+    rooms: roomContextsFrom(rooms),
     ...(others === undefined ? {} : { others }),
   };
+}
+
+export function roomContextsFrom(rooms: Request['rooms']): RoomContext[] {
+  if (rooms.length > ROOMS_MAX) throw invalid('rooms', `A request has at most ${ROOMS_MAX} rooms; this one has ${rooms.length}. Divide it.`);
+  return rooms.map((room, at) => {
+    const roomId = room.roomId;
+    if (roomId === '' || Buffer.byteLength(roomId) > ROOM_ID_BYTES_MAX) throw invalid(`rooms[${at}].room_id`, `A room context needs a room_id of at most ${ROOM_ID_BYTES_MAX} bytes.`);
+    return {
+      roomId,
+      localAliases: bounded(room.localAliases?.roomAliases, ALIASES_MAX, `rooms[${at}].local_aliases.room_aliases`),
+      localMembers: bounded(room.localMembers?.userIds, MEMBERS_MAX, `rooms[${at}].local_members.user_ids`),
+    };
+  });
 }
 
 function bounded(list: string[] | undefined, countMax: number, field: string): readonly string[] | undefined {

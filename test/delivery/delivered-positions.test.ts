@@ -11,7 +11,7 @@ import { MemoryLog } from '../support/memory-store.ts';
 import { registration, SERVER, submission } from '../support/routing.ts';
 
 const IDS = ['a', 'b'];
-const STREAMS = ['', 'to_device'];
+const STREAMS = ['', 'to_device', '__proto__'];
 const USERS = ['@_a_x:hs.test', '@_b_x:hs.test', '@nobody:hs.test'];
 
 interface Item {
@@ -65,10 +65,12 @@ test('R92 I11 never beyond what is acknowledged, exact where it stands in the se
     const known = await submitAll(world, all);
     const at = positionsOf(log);
     const { tail, streams } = world.fold;
-    for (const stream of STREAMS) {
-      const streamPosition = streams.durablePosition(stream);
-      let before = new Map<string, number>();
-      for (let delivered = 0; delivered <= tail; delivered++) {
+    const before = new Map<string, number>();
+    for (let delivered = 0; delivered <= tail; delivered++) {
+      // What is trimmed meanwhile changes nothing.
+      await log.trim(SERVER, { after: 0, through: tail, beforeMs: Infinity, deliveredPositions: new Map(IDS.map((id) => [id, delivered])), segmentsMax: 1_000 });
+      for (const stream of STREAMS) {
+        const streamPosition = streams.durablePosition(stream);
         const told = await deliveredStreamPositions(log, SERVER, { stream, streamPosition, tail }, new Map(IDS.map((id) => [id, delivered])));
         for (const { appserviceId, streamPosition: position } of told) {
           const open = known.filter((one) => one.appserviceId === appserviceId && (at.get(one.id) ?? 0) > delivered);
@@ -76,12 +78,13 @@ test('R92 I11 never beyond what is acknowledged, exact where it stands in the se
           const exact = openHere.length === 0 ? streamPosition : Math.min(...openHere.map((one) => one.streamPosition)) - 1;
           assert.ok(position <= exact, `${position} of ${exact} at ${delivered}`);
           if (open.every((one) => one.stream === stream)) assert.equal(position, exact);
-          assert.ok(position >= (before.get(appserviceId) ?? 0), 'it goes back');
+          assert.ok(position >= (before.get(`${appserviceId} ${stream}`) ?? 0), 'it goes back');
+          before.set(`${appserviceId} ${stream}`, position);
+          if (delivered === tail) assert.equal(position, streamPosition);
         }
-        before = new Map(told.map((one) => [one.appserviceId, one.streamPosition]));
       }
-      for (const [id, position] of before) assert.equal(position, streamPosition, id);
     }
+    assert.ok(log.segments.length <= 1);
   });
   await fc.assert(holds, { numRuns: 60 });
 });

@@ -143,6 +143,11 @@ test('I12 R18 R19 M10 no token comes out: not in logs at level debug, answers, e
   const subject = { case: 'userId' as const, value: '@someone:hs.test' };
   await listener.call(router.checkNamespace, 'homeserver', { subject });
   for (const value of [asToken, asRefused]) await listener.call(router.authorizeIdentifier, 'homeserver', { subject, action: Action.CREATE, actor: { case: 'asToken', value } });
+  for (const value of [asToken, asRefused, asToken.toLowerCase(), `${asToken}\n`]) {
+    await listener.call(router.authenticateAppservice, 'homeserver', { asToken: value, userId: `@${value}:hs.test`, deviceId: 'D' });
+    if (value !== asToken) await listener.call(router.pingAppservice, 'homeserver', { appservice: { case: 'asToken', value }, transactionId: 'T' });
+  }
+  await listener.call(router.pingAppservice, 'homeserver', { appservice: { case: 'asToken', value: asFiled } });
   await listener.call(router.getStreamPosition, { token: unknownCaller }, {});
   await listener.call(router.submitEvents, 'homeserver', { events: [{ json: Buffer.from(`{"as_token":"${asRefused}"`) }] });
 

@@ -98,6 +98,7 @@ export class ScriptedHouse {
     listAppservices: () => Promise.resolve({ items: [STATUS], nextPageToken: '' }),
     setPaused: (_appserviceId, paused) => Promise.resolve({ ...STATUS, paused }),
     retryNow: () => Promise.resolve(STATUS),
+    explainRouting: ({ event }) => Promise.resolve({ eventId: event.kind === 'id' ? event.eventId : '$json', search: null, room: null, appservices: [] }),
     watch: (_ids, signal) => silentUntil(signal),
   };
 }

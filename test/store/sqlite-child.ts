@@ -14,11 +14,22 @@ import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts';
 import { ALL_SEGMENTS, eventEntries, segmentOf, stateOf } from './conformance/world.ts';
 
 export const LOGS = ['log-1', 'log-2'];
+const PAUSE = new Int32Array(new SharedArrayBuffer(4));
+
 export const STATES = ['state-1', 'state-2'];
 
 /** Written at once, so that an answer that was heard is an answer that was given. */
 function say(line: string): void {
-  writeSync(1, `${line}\n`);
+  for (;;) {
+    try {
+      writeSync(1, `${line}\n`);
+      return;
+    } catch (error) {
+      // The reader is behind; a line is short enough to be written whole or not at all.
+      if (!(error instanceof Error && 'code' in error && error.code === 'EAGAIN')) throw error;
+      Atomics.wait(PAUSE, 0, 0, 1);
+    }
+  }
 }
 
 async function appendForEver(store: Store, serverName: string): Promise<never> {

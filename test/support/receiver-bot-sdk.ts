@@ -3,7 +3,10 @@ import { Appservice, LogLevel, LogService } from 'matrix-bot-sdk';
 import { LibraryReceiver, silence } from './receiver-library.ts';
 import type { BotSdkOptions } from './receiver-library.ts';
 
-export async function startBotSdk({ hsToken, asToken, homeserverUrl, serverName = 'example.org', senderLocalpart = 'logger', port }: BotSdkOptions): Promise<LibraryReceiver> {
+/** What it emits beside room events. */
+const OTHERS = ['ephemeral.event', 'device_lists', 'otk.counts', 'otk.unused_fallback_keys'] as const;
+
+export async function startBotSdk({ hsToken, asToken, homeserverUrl, serverName = 'example.org', senderLocalpart = 'logger', port, onOther = () => undefined }: BotSdkOptions): Promise<LibraryReceiver> {
   LogService.setLevel(LogLevel.ERROR);
   const appservice = new Appservice({
     port: 0,
@@ -23,5 +26,6 @@ export async function startBotSdk({ hsToken, asToken, homeserverUrl, serverName 
   await appservice.botIntent.ensureRegistered();
   appservice.on('ephemeral.event', (event: unknown) => receiver.emitted(event));
   appservice.on('room.event', (_roomId: string, event: unknown) => receiver.emitted(event));
+  for (const name of OTHERS) appservice.on(name, (value: unknown) => onOther(name, value));
   return receiver;
 }

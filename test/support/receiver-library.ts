@@ -15,6 +15,8 @@ export interface BotSdkOptions {
   readonly serverName?: string;
   readonly senderLocalpart?: string;
   readonly port?: number;
+  /** Told of what the library emits beside room events, by the name of the emission. */
+  readonly onOther?: (name: string, value: unknown) => void;
 }
 
 export class LibraryReceiver implements AsyncDisposable {

@@ -5,7 +5,12 @@ import { StoreError } from '../errors.ts';
 import type { MongoCalls } from './calls.ts';
 import type { Collections } from './schema.ts';
 
-const SCHEMA_VERSION = 1;
+export const SCHEMA_VERSION = 1;
+
+const ROUTES_INDEX = 'routes_by_appservice';
+const TOMBSTONES_INDEX = 'tombstones_by_time';
+/** Of the collection of segments. */
+export const INDEX_NAMES: readonly string[] = [ROUTES_INDEX, TOMBSTONES_INDEX];
 
 /** Settles the version and creates what is missing. Safe for several routers that start at once. Rejects with a StoreError. */
 export async function prepareSchema({ meta, segments }: Collections, calls: MongoCalls): Promise<void> {
@@ -22,12 +27,12 @@ export async function prepareSchema({ meta, segments }: Collections, calls: Mong
       [
         // Finds what is routed to one appservice from a position on, in order. Tombstones and segments without routes are not in it.
         {
-          name: 'routes_by_appservice',
+          name: ROUTES_INDEX,
           key: { '_id.server_name': 1, 'routes.appservice_id': 1, '_id.first_position': 1 },
           partialFilterExpression: { 'routes.appservice_id': { $exists: true } },
         },
         // Finds the tombstones that have stood long enough, without looking at segments.
-        { name: 'tombstones_by_time', key: { '_id.server_name': 1, trimmed_at: 1 }, partialFilterExpression: { trimmed_at: { $exists: true } } },
+        { name: TOMBSTONES_INDEX, key: { '_id.server_name': 1, trimmed_at: 1 }, partialFilterExpression: { trimmed_at: { $exists: true } } },
       ],
       options,
     ),

@@ -8,15 +8,19 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { AliasProvisioned, Appservice, DeliveryFailed, EventsDelivered, StateChanged, UserProvisioned, Warning } from "./appservice_pb.ts";
 import { file_matrix_appservice_v1_appservice } from "./appservice_pb.ts";
+import type { RoomContext } from "./event_pb.ts";
+import { file_matrix_appservice_v1_event } from "./event_pb.ts";
 import type { Registration } from "./registration_pb.ts";
 import { file_matrix_appservice_v1_registration } from "./registration_pb.ts";
+import type { LogSearch, RoomFacts, RoutingExplanation } from "./routing_explanation_pb.ts";
+import { file_matrix_appservice_v1_routing_explanation } from "./routing_explanation_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file matrix/appservice/v1/appservice_admin_service.proto.
  */
 export const file_matrix_appservice_v1_appservice_admin_service: GenFile = /*@__PURE__*/
-  fileDesc("CjNtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX2FkbWluX3NlcnZpY2UucHJvdG8SFG1hdHJpeC5hcHBzZXJ2aWNlLnYxIssBChZQdXRSZWdpc3RyYXRpb25SZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESEwoEeWFtbBgCIAEoCUIDgAEBSAASOgoMcmVnaXN0cmF0aW9uGAMgASgLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuUmVnaXN0cmF0aW9uSAASFQoNdmFsaWRhdGVfb25seRgEIAEoCBIVCg1yZXN1bWVfcGFya2VkGAUgASgIQggKBnNvdXJjZUIOCgxfc2VydmVyX25hbWUihAEKF1B1dFJlZ2lzdHJhdGlvblJlc3BvbnNlEjgKDHJlZ2lzdHJhdGlvbhgBIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZ2lzdHJhdGlvbhIvCgh3YXJuaW5ncxgCIAMoCzIdLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhcm5pbmciWQoWR2V0UmVnaXN0cmF0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIlMKF0dldFJlZ2lzdHJhdGlvblJlc3BvbnNlEjgKDHJlZ2lzdHJhdGlvbhgBIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZ2lzdHJhdGlvbiJrChhMaXN0UmVnaXN0cmF0aW9uc1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCUIOCgxfc2VydmVyX25hbWUibwoZTGlzdFJlZ2lzdHJhdGlvbnNSZXNwb25zZRI5Cg1yZWdpc3RyYXRpb25zGAEgAygLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuUmVnaXN0cmF0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLxAQoZRGVsZXRlUmVnaXN0cmF0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSSAoHYmFja2xvZxgDIAEoDjI3Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGV0ZVJlZ2lzdHJhdGlvblJlcXVlc3QuQmFja2xvZyJJCgdCYWNrbG9nEhcKE0JBQ0tMT0dfVU5TUEVDSUZJRUQQABITCg9CQUNLTE9HX0RJU0NBUkQQARIQCgxCQUNLTE9HX1BBUksQAkIOCgxfc2VydmVyX25hbWUiHAoaRGVsZXRlUmVnaXN0cmF0aW9uUmVzcG9uc2UiVwoUR2V0QXBwc2VydmljZVJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIVCg1hcHBzZXJ2aWNlX2lkGAIgASgJQg4KDF9zZXJ2ZXJfbmFtZSJNChVHZXRBcHBzZXJ2aWNlUmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UiaQoWTGlzdEFwcHNlcnZpY2VzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJQg4KDF9zZXJ2ZXJfbmFtZSJpChdMaXN0QXBwc2VydmljZXNSZXNwb25zZRI1CgthcHBzZXJ2aWNlcxgBIAMoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlcKFFBhdXNlRGVsaXZlcnlSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiTQoVUGF1c2VEZWxpdmVyeVJlc3BvbnNlEjQKCmFwcHNlcnZpY2UYASABKAsyIC5tYXRyaXguYXBwc2VydmljZS52MS5BcHBzZXJ2aWNlIlgKFVJlc3VtZURlbGl2ZXJ5UmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIk4KFlJlc3VtZURlbGl2ZXJ5UmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UiUgoPUmV0cnlOb3dSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiSAoQUmV0cnlOb3dSZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZSJWChJXYXRjaEV2ZW50c1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIWCg5hcHBzZXJ2aWNlX2lkcxgCIAMoCUIOCgxfc2VydmVyX25hbWUiqAMKE1dhdGNoRXZlbnRzUmVzcG9uc2USKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASQQoQZXZlbnRzX2RlbGl2ZXJlZBgCIAEoCzIlLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV2ZW50c0RlbGl2ZXJlZEgAEj8KD2RlbGl2ZXJ5X2ZhaWxlZBgDIAEoCzIkLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGl2ZXJ5RmFpbGVkSAASOwoNc3RhdGVfY2hhbmdlZBgEIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlN0YXRlQ2hhbmdlZEgAEkEKEHVzZXJfcHJvdmlzaW9uZWQYBSABKAsyJS5tYXRyaXguYXBwc2VydmljZS52MS5Vc2VyUHJvdmlzaW9uZWRIABJDChFhbGlhc19wcm92aXNpb25lZBgGIAEoCzImLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFsaWFzUHJvdmlzaW9uZWRIABIVCg1kcm9wcGVkX2NvdW50GAggASgDQgcKBWV2ZW50Mv8ICg9BcHBzZXJ2aWNlQWRtaW4ScwoPUHV0UmVnaXN0cmF0aW9uEiwubWF0cml4LmFwcHNlcnZpY2UudjEuUHV0UmVnaXN0cmF0aW9uUmVxdWVzdBotLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlB1dFJlZ2lzdHJhdGlvblJlc3BvbnNlIgOQAgIScwoPR2V0UmVnaXN0cmF0aW9uEiwubWF0cml4LmFwcHNlcnZpY2UudjEuR2V0UmVnaXN0cmF0aW9uUmVxdWVzdBotLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldFJlZ2lzdHJhdGlvblJlc3BvbnNlIgOQAgESeQoRTGlzdFJlZ2lzdHJhdGlvbnMSLi5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0UmVnaXN0cmF0aW9uc1JlcXVlc3QaLy5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0UmVnaXN0cmF0aW9uc1Jlc3BvbnNlIgOQAgESdwoSRGVsZXRlUmVnaXN0cmF0aW9uEi8ubWF0cml4LmFwcHNlcnZpY2UudjEuRGVsZXRlUmVnaXN0cmF0aW9uUmVxdWVzdBowLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGV0ZVJlZ2lzdHJhdGlvblJlc3BvbnNlEm0KDUdldEFwcHNlcnZpY2USKi5tYXRyaXguYXBwc2VydmljZS52MS5HZXRBcHBzZXJ2aWNlUmVxdWVzdBorLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldEFwcHNlcnZpY2VSZXNwb25zZSIDkAIBEnMKD0xpc3RBcHBzZXJ2aWNlcxIsLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RBcHBzZXJ2aWNlc1JlcXVlc3QaLS5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0QXBwc2VydmljZXNSZXNwb25zZSIDkAIBEm0KDVBhdXNlRGVsaXZlcnkSKi5tYXRyaXguYXBwc2VydmljZS52MS5QYXVzZURlbGl2ZXJ5UmVxdWVzdBorLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBhdXNlRGVsaXZlcnlSZXNwb25zZSIDkAICEnAKDlJlc3VtZURlbGl2ZXJ5EisubWF0cml4LmFwcHNlcnZpY2UudjEuUmVzdW1lRGVsaXZlcnlSZXF1ZXN0GiwubWF0cml4LmFwcHNlcnZpY2UudjEuUmVzdW1lRGVsaXZlcnlSZXNwb25zZSIDkAICEl4KCFJldHJ5Tm93EiUubWF0cml4LmFwcHNlcnZpY2UudjEuUmV0cnlOb3dSZXF1ZXN0GiYubWF0cml4LmFwcHNlcnZpY2UudjEuUmV0cnlOb3dSZXNwb25zZSIDkAICEmkKC1dhdGNoRXZlbnRzEigubWF0cml4LmFwcHNlcnZpY2UudjEuV2F0Y2hFdmVudHNSZXF1ZXN0GikubWF0cml4LmFwcHNlcnZpY2UudjEuV2F0Y2hFdmVudHNSZXNwb25zZSIDkAIBMAFiBnByb3RvMw", [file_google_protobuf_timestamp, file_matrix_appservice_v1_appservice, file_matrix_appservice_v1_registration]);
+  fileDesc("CjNtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX2FkbWluX3NlcnZpY2UucHJvdG8SFG1hdHJpeC5hcHBzZXJ2aWNlLnYxIssBChZQdXRSZWdpc3RyYXRpb25SZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESEwoEeWFtbBgCIAEoCUIDgAEBSAASOgoMcmVnaXN0cmF0aW9uGAMgASgLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuUmVnaXN0cmF0aW9uSAASFQoNdmFsaWRhdGVfb25seRgEIAEoCBIVCg1yZXN1bWVfcGFya2VkGAUgASgIQggKBnNvdXJjZUIOCgxfc2VydmVyX25hbWUihAEKF1B1dFJlZ2lzdHJhdGlvblJlc3BvbnNlEjgKDHJlZ2lzdHJhdGlvbhgBIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZ2lzdHJhdGlvbhIvCgh3YXJuaW5ncxgCIAMoCzIdLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhcm5pbmciWQoWR2V0UmVnaXN0cmF0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIlMKF0dldFJlZ2lzdHJhdGlvblJlc3BvbnNlEjgKDHJlZ2lzdHJhdGlvbhgBIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZ2lzdHJhdGlvbiJrChhMaXN0UmVnaXN0cmF0aW9uc1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCUIOCgxfc2VydmVyX25hbWUibwoZTGlzdFJlZ2lzdHJhdGlvbnNSZXNwb25zZRI5Cg1yZWdpc3RyYXRpb25zGAEgAygLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuUmVnaXN0cmF0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLxAQoZRGVsZXRlUmVnaXN0cmF0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSSAoHYmFja2xvZxgDIAEoDjI3Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGV0ZVJlZ2lzdHJhdGlvblJlcXVlc3QuQmFja2xvZyJJCgdCYWNrbG9nEhcKE0JBQ0tMT0dfVU5TUEVDSUZJRUQQABITCg9CQUNLTE9HX0RJU0NBUkQQARIQCgxCQUNLTE9HX1BBUksQAkIOCgxfc2VydmVyX25hbWUiHAoaRGVsZXRlUmVnaXN0cmF0aW9uUmVzcG9uc2UiVwoUR2V0QXBwc2VydmljZVJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIVCg1hcHBzZXJ2aWNlX2lkGAIgASgJQg4KDF9zZXJ2ZXJfbmFtZSJNChVHZXRBcHBzZXJ2aWNlUmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UiaQoWTGlzdEFwcHNlcnZpY2VzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJQg4KDF9zZXJ2ZXJfbmFtZSJpChdMaXN0QXBwc2VydmljZXNSZXNwb25zZRI1CgthcHBzZXJ2aWNlcxgBIAMoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlcKFFBhdXNlRGVsaXZlcnlSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiTQoVUGF1c2VEZWxpdmVyeVJlc3BvbnNlEjQKCmFwcHNlcnZpY2UYASABKAsyIC5tYXRyaXguYXBwc2VydmljZS52MS5BcHBzZXJ2aWNlIlgKFVJlc3VtZURlbGl2ZXJ5UmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIk4KFlJlc3VtZURlbGl2ZXJ5UmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UiUgoPUmV0cnlOb3dSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiSAoQUmV0cnlOb3dSZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZSKmAQoVRXhwbGFpblJvdXRpbmdSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESFAoKZXZlbnRfanNvbhgCIAEoDEgAEhIKCGV2ZW50X2lkGAMgASgJSAASMAoFcm9vbXMYBCADKAsyIS5tYXRyaXguYXBwc2VydmljZS52MS5Sb29tQ29udGV4dEIHCgVldmVudEIOCgxfc2VydmVyX25hbWUizQEKFkV4cGxhaW5Sb3V0aW5nUmVzcG9uc2USEAoIZXZlbnRfaWQYASABKAkSLQoEcm9vbRgCIAEoCzIfLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJvb21GYWN0cxIzCgpsb2dfc2VhcmNoGAMgASgLMh8ubWF0cml4LmFwcHNlcnZpY2UudjEuTG9nU2VhcmNoEj0KC2FwcHNlcnZpY2VzGAQgAygLMigubWF0cml4LmFwcHNlcnZpY2UudjEuUm91dGluZ0V4cGxhbmF0aW9uIlYKEldhdGNoRXZlbnRzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhYKDmFwcHNlcnZpY2VfaWRzGAIgAygJQg4KDF9zZXJ2ZXJfbmFtZSKoAwoTV2F0Y2hFdmVudHNSZXNwb25zZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBJBChBldmVudHNfZGVsaXZlcmVkGAIgASgLMiUubWF0cml4LmFwcHNlcnZpY2UudjEuRXZlbnRzRGVsaXZlcmVkSAASPwoPZGVsaXZlcnlfZmFpbGVkGAMgASgLMiQubWF0cml4LmFwcHNlcnZpY2UudjEuRGVsaXZlcnlGYWlsZWRIABI7Cg1zdGF0ZV9jaGFuZ2VkGAQgASgLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuU3RhdGVDaGFuZ2VkSAASQQoQdXNlcl9wcm92aXNpb25lZBgFIAEoCzIlLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlVzZXJQcm92aXNpb25lZEgAEkMKEWFsaWFzX3Byb3Zpc2lvbmVkGAYgASgLMiYubWF0cml4LmFwcHNlcnZpY2UudjEuQWxpYXNQcm92aXNpb25lZEgAEhUKDWRyb3BwZWRfY291bnQYCCABKANCBwoFZXZlbnQy8QkKD0FwcHNlcnZpY2VBZG1pbhJzCg9QdXRSZWdpc3RyYXRpb24SLC5tYXRyaXguYXBwc2VydmljZS52MS5QdXRSZWdpc3RyYXRpb25SZXF1ZXN0Gi0ubWF0cml4LmFwcHNlcnZpY2UudjEuUHV0UmVnaXN0cmF0aW9uUmVzcG9uc2UiA5ACAhJzCg9HZXRSZWdpc3RyYXRpb24SLC5tYXRyaXguYXBwc2VydmljZS52MS5HZXRSZWdpc3RyYXRpb25SZXF1ZXN0Gi0ubWF0cml4LmFwcHNlcnZpY2UudjEuR2V0UmVnaXN0cmF0aW9uUmVzcG9uc2UiA5ACARJ5ChFMaXN0UmVnaXN0cmF0aW9ucxIuLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RSZWdpc3RyYXRpb25zUmVxdWVzdBovLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RSZWdpc3RyYXRpb25zUmVzcG9uc2UiA5ACARJ3ChJEZWxldGVSZWdpc3RyYXRpb24SLy5tYXRyaXguYXBwc2VydmljZS52MS5EZWxldGVSZWdpc3RyYXRpb25SZXF1ZXN0GjAubWF0cml4LmFwcHNlcnZpY2UudjEuRGVsZXRlUmVnaXN0cmF0aW9uUmVzcG9uc2USbQoNR2V0QXBwc2VydmljZRIqLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldEFwcHNlcnZpY2VSZXF1ZXN0GisubWF0cml4LmFwcHNlcnZpY2UudjEuR2V0QXBwc2VydmljZVJlc3BvbnNlIgOQAgEScwoPTGlzdEFwcHNlcnZpY2VzEiwubWF0cml4LmFwcHNlcnZpY2UudjEuTGlzdEFwcHNlcnZpY2VzUmVxdWVzdBotLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RBcHBzZXJ2aWNlc1Jlc3BvbnNlIgOQAgESbQoNUGF1c2VEZWxpdmVyeRIqLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBhdXNlRGVsaXZlcnlSZXF1ZXN0GisubWF0cml4LmFwcHNlcnZpY2UudjEuUGF1c2VEZWxpdmVyeVJlc3BvbnNlIgOQAgIScAoOUmVzdW1lRGVsaXZlcnkSKy5tYXRyaXguYXBwc2VydmljZS52MS5SZXN1bWVEZWxpdmVyeVJlcXVlc3QaLC5tYXRyaXguYXBwc2VydmljZS52MS5SZXN1bWVEZWxpdmVyeVJlc3BvbnNlIgOQAgISXgoIUmV0cnlOb3cSJS5tYXRyaXguYXBwc2VydmljZS52MS5SZXRyeU5vd1JlcXVlc3QaJi5tYXRyaXguYXBwc2VydmljZS52MS5SZXRyeU5vd1Jlc3BvbnNlIgOQAgIScAoORXhwbGFpblJvdXRpbmcSKy5tYXRyaXguYXBwc2VydmljZS52MS5FeHBsYWluUm91dGluZ1JlcXVlc3QaLC5tYXRyaXguYXBwc2VydmljZS52MS5FeHBsYWluUm91dGluZ1Jlc3BvbnNlIgOQAgESaQoLV2F0Y2hFdmVudHMSKC5tYXRyaXguYXBwc2VydmljZS52MS5XYXRjaEV2ZW50c1JlcXVlc3QaKS5tYXRyaXguYXBwc2VydmljZS52MS5XYXRjaEV2ZW50c1Jlc3BvbnNlIgOQAgEwAWIGcHJvdG8z", [file_google_protobuf_timestamp, file_matrix_appservice_v1_appservice, file_matrix_appservice_v1_event, file_matrix_appservice_v1_registration, file_matrix_appservice_v1_routing_explanation]);
 
 /**
  * Puts a registration.
@@ -568,6 +572,100 @@ export const RetryNowResponseSchema: GenMessage<RetryNowResponse> = /*@__PURE__*
   messageDesc(file_matrix_appservice_v1_appservice_admin_service, 17);
 
 /**
+ * Asks who gets an event.
+ *
+ * @generated from message matrix.appservice.v1.ExplainRoutingRequest
+ */
+export type ExplainRoutingRequest = Message<"matrix.appservice.v1.ExplainRoutingRequest"> & {
+  /**
+   * The homeserver; the configured one if unset.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * The event. Required.
+   *
+   * @generated from oneof matrix.appservice.v1.ExplainRoutingRequest.event
+   */
+  event: {
+    /**
+     * The client-format event with `room_id`, as in Event. It need not have been submitted, and is judged as if it were now.
+     *
+     * @generated from field: bytes event_json = 2;
+     */
+    value: Uint8Array;
+    case: "eventJson";
+  } | {
+    /**
+     * The id of an event that was submitted, at most 1,024 bytes. It is looked for in the log as far as that is kept.
+     *
+     * @generated from field: string event_id = 3;
+     */
+    value: string;
+    case: "eventId";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * What to take for known of rooms for this question, at most 1,000 rooms. Nothing is changed by it.
+   *
+   * @generated from field: repeated matrix.appservice.v1.RoomContext rooms = 4;
+   */
+  rooms: RoomContext[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ExplainRoutingRequest.
+ * Use `create(ExplainRoutingRequestSchema)` to create a new message.
+ */
+export const ExplainRoutingRequestSchema: GenMessage<ExplainRoutingRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 18);
+
+/**
+ * Who gets an event.
+ *
+ * @generated from message matrix.appservice.v1.ExplainRoutingResponse
+ */
+export type ExplainRoutingResponse = Message<"matrix.appservice.v1.ExplainRoutingResponse"> & {
+  /**
+   * The event.
+   *
+   * @generated from field: string event_id = 1;
+   */
+  eventId: string;
+
+  /**
+   * What is known of its room; unset if the event was not found.
+   *
+   * @generated from field: matrix.appservice.v1.RoomFacts room = 2;
+   */
+  room?: RoomFacts | undefined;
+
+  /**
+   * How it was looked for; unset for event_json.
+   *
+   * @generated from field: matrix.appservice.v1.LogSearch log_search = 3;
+   */
+  logSearch?: LogSearch | undefined;
+
+  /**
+   * Each appservice in force, in registration order, and after them those that are gone and to which it was routed. Empty
+   * if the event was not found. Of very many reasons the further ones are left out.
+   *
+   * @generated from field: repeated matrix.appservice.v1.RoutingExplanation appservices = 4;
+   */
+  appservices: RoutingExplanation[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ExplainRoutingResponse.
+ * Use `create(ExplainRoutingResponseSchema)` to create a new message.
+ */
+export const ExplainRoutingResponseSchema: GenMessage<ExplainRoutingResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 19);
+
+/**
  * Watches domain events.
  *
  * @generated from message matrix.appservice.v1.WatchEventsRequest
@@ -593,7 +691,7 @@ export type WatchEventsRequest = Message<"matrix.appservice.v1.WatchEventsReques
  * Use `create(WatchEventsRequestSchema)` to create a new message.
  */
 export const WatchEventsRequestSchema: GenMessage<WatchEventsRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 18);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 20);
 
 /**
  * One domain event.
@@ -668,7 +766,7 @@ export type WatchEventsResponse = Message<"matrix.appservice.v1.WatchEventsRespo
  * Use `create(WatchEventsResponseSchema)` to create a new message.
  */
 export const WatchEventsResponseSchema: GenMessage<WatchEventsResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 19);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 21);
 
 /**
  * AppserviceAdmin is called by operators and their tools, with a credential of the role `admin`; the role `monitor` may
@@ -769,6 +867,17 @@ export const AppserviceAdmin: GenService<{
     methodKind: "unary";
     input: typeof RetryNowRequestSchema;
     output: typeof RetryNowResponseSchema;
+  },
+  /**
+   * ExplainRouting tells for each appservice whether it gets an event and why, with the rooms as they are known now, and
+   * where the event is. An event that is not found is no error: the answer says how far was looked.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceAdmin.ExplainRouting
+   */
+  explainRouting: {
+    methodKind: "unary";
+    input: typeof ExplainRoutingRequestSchema;
+    output: typeof ExplainRoutingResponseSchema;
   },
   /**
    * WatchEvents tells domain events from now on, live. A slow reader loses the oldest ones and is told how many.

@@ -140,7 +140,7 @@ export type Appservice_Transaction = Message<"matrix.appservice.v1.Appservice.Tr
   txnId: string;
 
   /**
-   * The number of events in it.
+   * The number of events, messages and other entries in it.
    *
    * @generated from field: int32 event_count = 2;
    */
@@ -307,7 +307,7 @@ export type EventsDelivered = Message<"matrix.appservice.v1.EventsDelivered"> & 
   transactionId: string;
 
   /**
-   * The number of events in it.
+   * The number of events, messages and other entries in it.
    *
    * @generated from field: int32 event_count = 3;
    */

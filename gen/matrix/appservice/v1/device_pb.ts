@@ -124,14 +124,14 @@ export type DeviceKeyCounts = Message<"matrix.appservice.v1.DeviceKeyCounts"> & 
   deviceId: string;
 
   /**
-   * The number of one-time keys that are left, by algorithm; at most 100 algorithms of at most 255 bytes. Empty if none is.
+   * The number of one-time keys that are left, by algorithm; at most 20 algorithms of at most 255 bytes. Empty if none is.
    *
    * @generated from field: map<string, int32> one_time_key_counts = 3;
    */
   oneTimeKeyCounts: { [key: string]: number };
 
   /**
-   * The algorithms of fallback keys that were not used yet; at most 100 of at most 255 bytes.
+   * The algorithms of fallback keys that were not used yet; at most 20 of at most 255 bytes.
    *
    * @generated from field: repeated string unused_fallback_key_types = 4;
    */
