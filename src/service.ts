@@ -184,11 +184,10 @@ export class Service implements AsyncDisposable {
     telemetry.observe(() => [...homeservers.values()].map((homeserver) => gaugesOf(homeserver, operations)));
 
     const ports: Homeservers = { defaultServerName: settings.serverName, router: (name) => homeservers.get(name), admin: (name) => admins.get(name) };
-    const router = new RouterMethods(ports);
-    const admin = new AdminMethods(ports, settings.rateLimitedDefault);
+    const methods = { router: new RouterMethods(ports), admin: new AdminMethods(ports, settings.rateLimitedDefault) };
     const authenticator = new Authenticator(settings.credentials);
     const meter: RpcMeter = { observe: (method, code, durationMs) => telemetry.rpc(method, codeName(code), durationMs) };
-    const common = { router, admin, authenticator, clock, logger, meter };
+    const common = { ...methods, authenticator, clock, logger, meter };
     const grpc = opened.use(await GrpcServer.start({ ...common, listen: settings.grpcListen }));
     const probes = {
       ready: () => readinessOf(homeservers, files),
