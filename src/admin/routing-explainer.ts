@@ -21,9 +21,12 @@ export interface ExplainedHomeserver {
   /** A copy of what is known. Rejects with a StoreError or a RefusalError. */
   copyOfRoom(roomId: string): Promise<RoomState>;
   findEvent(eventId: string): Promise<EventSearchResult>;
-  readonly delivery: { deliveriesOf(position: number, appserviceIds: readonly string[]): Promise<ReadonlyMap<string, EventDelivery>> };
+  /** The appservices for which the entry at the log position waits until they have answered about a user. */
+  waitingFor(roomId: string, position: number): ReadonlySet<string>;
+  readonly delivery: { deliveriesOf(routes: ReadonlyMap<string, number>): Promise<ReadonlyMap<string, EventDelivery>> };
 }
 
+const AWAITS_ANSWER = { ...NOT_ROUTED, whereabouts: 'held', heldBy: 'user_query' } as const;
 const LIMITS = { reasonsMax: 8, totalReasonsMax: 2_000 };
 
 /** Rejects with a RefusalError or a StoreError. */
@@ -35,12 +38,17 @@ export async function explainedRouting(request: ExplainRoutingRequest, homeserve
   const { eventId } = request.event;
   const search = await homeserver.findEvent(eventId);
   if (search.found === null) return { eventId, search, room: null, appservices: [] };
-  const { position, json, appserviceIds } = search.found;
-  const { room, appservices } = await verdictsOf(parseEvent(json, 'event_id'), request.rooms, homeserver);
-  const deliveries = await homeserver.delivery.deliveriesOf(position, appserviceIds);
+  const { position, json, routes } = search.found;
+  const event = parseEvent(json, 'event_id');
+  const { room, appservices } = await verdictsOf(event, request.rooms, homeserver);
+  const deliveries = await homeserver.delivery.deliveriesOf(routes);
+  const waiting = homeserver.waitingFor(event.roomId, position);
   const inForce = new Set(appservices.map(({ appserviceId }) => appserviceId));
-  const gone = appserviceIds.filter((appserviceId) => !inForce.has(appserviceId)).map(absent);
-  const explained = [...appservices, ...gone].map((verdict) => ({ ...verdict, delivery: deliveries.get(verdict.appserviceId) ?? NOT_ROUTED }));
+  const gone = [...routes.keys()].filter((appserviceId) => !inForce.has(appserviceId)).map(absent);
+  const explained = [...appservices, ...gone].map((verdict) => {
+    const { appserviceId } = verdict;
+    return { ...verdict, delivery: deliveries.get(appserviceId) ?? (waiting.has(appserviceId) ? AWAITS_ANSWER : NOT_ROUTED) };
+  });
   return { eventId, search, room, appservices: explained };
 }
 

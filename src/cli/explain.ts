@@ -1,4 +1,5 @@
 /** explain: who gets an event, by which rule and namespace, and where it is now. */
+import { Appservice_HeldBy as HeldBy } from '../../gen/matrix/appservice/v1/appservice_pb.ts';
 import { AppserviceAdmin, ExplainRoutingResponseSchema } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
 import type { ExplainRoutingResponse } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
 import { EventDelivery_Whereabouts as Whereabouts, RoutingRule } from '../../gen/matrix/appservice/v1/routing_explanation_pb.ts';
@@ -62,6 +63,13 @@ function searchTold({ logPosition, submittedTime, retainedSinceTime, complete }:
   return complete ? `It is not in the retained log${since}: nobody wanted it, or all who did have it.` : `It was not found in the part of the log that was looked through${since}.`;
 }
 
+const HELD_BY: ReadonlyMap<HeldBy, string> = new Map([
+  [HeldBy.PAUSED, ', paused'],
+  [HeldBy.PARKED, ', parked'],
+  [HeldBy.NO_URL, ', no url'],
+  [HeldBy.USER_QUERY, ', until it answers about a user'],
+]);
+
 function why({ reasons, reasonCount, noUrl, roomContextWanted }: RoutingExplanation): string {
   const parts = reasons.map(reasonTold);
   if (reasonCount > reasons.length) parts.push(`${reasonCount - reasons.length} more`);
@@ -77,10 +85,11 @@ function reasonTold({ rule, identifier, regex, senderUser }: RoutingReason): str
 
 function whereTold(delivery: EventDelivery | undefined, nowMs: number): string {
   if (delivery === undefined) return NONE;
-  const { whereabouts, txnId, attemptCount, nextAttemptTime } = delivery;
+  const { whereabouts, txnId, attemptCount, nextAttemptTime, heldBy } = delivery;
   const nextMs = timeMsFrom(nextAttemptTime);
   return [
     WHEREABOUTS.get(whereabouts) ?? 'unknown',
+    HELD_BY.get(heldBy) ?? '',
     txnId === undefined ? '' : ` in transaction ${txnId}`,
     attemptCount === 0 ? '' : `, ${attemptCount} attempts failed`,
     nextMs === null || nextMs <= nowMs ? '' : `, next in ${duration(nextMs - nowMs)}`,

@@ -84,11 +84,11 @@ export interface DeliveriesOfEventOptions {
   state(appserviceId: string): { readonly stored: AppserviceState; readonly visibleState: DeliveryState } | undefined;
 }
 
-/** Where the entry at `position` is on its way to each of those it is routed to. Rejects with a StoreError. */
-export async function deliveriesOfEvent(position: number, appserviceIds: readonly string[], options: DeliveriesOfEventOptions): Promise<Map<string, EventDelivery>> {
+/** Where an event is on its way to each of those it is routed to, each by the log position of its entry. Rejects with a StoreError. */
+export async function deliveriesOfEvent(routes: ReadonlyMap<string, number>, options: DeliveriesOfEventOptions): Promise<Map<string, EventDelivery>> {
   const { serverName, store, delivered } = options;
   const deliveries = new Map<string, EventDelivery>();
-  for (const appserviceId of appserviceIds) {
+  for (const [appserviceId, position] of routes) {
     const known = options.state(appserviceId);
     const mayBeThere = known !== undefined && known.stored.quarantinedEntries > 0 && position <= known.stored.deliveredPosition;
     const of: DeliveryOfEvent = {

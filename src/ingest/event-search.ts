@@ -13,12 +13,18 @@ import type { Entry, Segment } from '../store/segment.ts';
 import type { RecentSegments } from './recent-segments.ts';
 import type { StreamPositions } from './stream-positions.ts';
 
+/**
+ * What waited for an answer about a user, or is delivered anew, is in the log more than once: each copy is routed to whom
+ * the one before was not, or not any more.
+ */
 export interface FoundEvent {
+  /** Of the first copy. */
   readonly position: number;
   readonly json: Uint8Array;
   /** Writer's wall clock of its segment. */
   readonly timeMs: number;
-  readonly appserviceIds: readonly string[];
+  /** Appservice → log position of the newest copy that is routed to it. */
+  readonly routes: ReadonlyMap<string, number>;
 }
 
 export interface EventSearchResult {
@@ -108,17 +114,19 @@ class Looking {
     this.#clock = clock;
   }
 
+  /** All its copies in these segments, as one. */
   async among(segments: readonly Segment[]): Promise<FoundEvent | null> {
+    const copies: Copy[] = [];
     for (const segment of segments) {
       for (const [at, entry] of segment.entries.entries()) {
-        if (this.#isIt(entry)) return foundAt(segment, at, entry);
+        if (this.#isIt(entry)) copies.push({ segment, at, json: entry.json });
         this.#bytes += entry.json.byteLength;
         if (this.#bytes < STRIDE_BYTES) continue;
         this.#bytes = 0;
         await this.#clock.pause();
       }
     }
-    return null;
+    return foundIn(copies.sort((one, other) => positionOf(one) - positionOf(other)));
   }
 
   /** Most events are told by their bytes; one that writes characters as escapes has to be parsed. */
@@ -131,9 +139,23 @@ class Looking {
   }
 }
 
-function foundAt(segment: Segment, at: number, { json }: Entry): FoundEvent {
-  const appserviceIds = segment.routes.filter(({ ranges }) => holds(ranges, at)).map(({ appserviceId }) => appserviceId);
-  return { position: segment.firstPosition + at, json, timeMs: segment.timeMs, appserviceIds };
+interface Copy {
+  readonly segment: Segment;
+  readonly at: number;
+  readonly json: Uint8Array;
+}
+
+function positionOf({ segment, at }: Copy): number {
+  return segment.firstPosition + at;
+}
+
+/** In ascending order. */
+function foundIn(copies: readonly Copy[]): FoundEvent | null {
+  const [first] = copies;
+  if (first === undefined) return null;
+  const routes = new Map<string, number>();
+  for (const copy of copies) for (const { appserviceId, ranges } of copy.segment.routes) if (holds(ranges, copy.at)) routes.set(appserviceId, positionOf(copy));
+  return { position: positionOf(first), json: first.json, timeMs: first.segment.timeMs, routes };
 }
 
 function holds(ranges: readonly number[], at: number): boolean {

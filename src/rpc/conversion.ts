@@ -154,9 +154,9 @@ const STATES: Readonly<Record<DeliveryState, WireState>> = {
   failed: WireState.FAILED,
 };
 
-const HELD_BY = { no_url: Appservice_HeldBy.NO_URL, paused: Appservice_HeldBy.PAUSED, parked: Appservice_HeldBy.PARKED } as const;
+const HELD_BY = { no_url: Appservice_HeldBy.NO_URL, paused: Appservice_HeldBy.PAUSED, parked: Appservice_HeldBy.PARKED, user_query: Appservice_HeldBy.USER_QUERY } as const;
 
-export function heldByTo(heldBy: AppserviceStatus['heldBy']): Appservice_HeldBy {
+export function heldByTo(heldBy: keyof typeof HELD_BY | null): Appservice_HeldBy {
   return heldBy === null ? Appservice_HeldBy.UNSPECIFIED : HELD_BY[heldBy];
 }
 

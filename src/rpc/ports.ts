@@ -26,6 +26,8 @@ export interface Submission {
   readonly rooms: readonly RoomContext[];
   /** Undefined: nothing but events. */
   readonly others?: OtherItems | undefined;
+  /** Undefined: none. */
+  readonly unknownUserIds?: readonly string[] | undefined;
   /** Among the messages of one stream; undefined: a call of its own. */
   readonly place?: CallPlace | undefined;
 }
@@ -136,7 +138,8 @@ export interface EventDelivery {
   readonly txnId: string | null;
   readonly attemptCount: number;
   readonly nextAttemptTimeMs: number | null;
-  readonly heldBy: AppserviceStatus['heldBy'];
+  /** `user_query`: until the appservice has answered about a user whom the event concerns. */
+  readonly heldBy: AppserviceStatus['heldBy'] | 'user_query';
 }
 
 export interface RoutingExplanation {

@@ -77,7 +77,7 @@ test('delivery tells where an entry is while it is retried, and in which transac
   world.routeMany(['a', 'b'], 2);
   await world.quiet();
   const position = world.store.tail;
-  const deliveries = await delivery.deliveriesOf(position, ['a', 'b']);
+  const deliveries = await delivery.deliveriesOf(new Map([['a', position], ['b', position]]));
   const [a, b] = [deliveries.get('a'), deliveries.get('b')];
   assert.deepEqual([a?.whereabouts, a?.attemptCount, b?.whereabouts], ['in_flight', 1, 'delivered']);
   assert.equal(b?.txnId, world.pushes.findLast(({ appserviceId }) => appserviceId === 'b')?.txnId);

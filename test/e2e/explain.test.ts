@@ -3,10 +3,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AppserviceAdmin } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
 import type { ExplainRoutingResponse } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
+import { Appservice_HeldBy as HeldBy } from '../../gen/matrix/appservice/v1/appservice_pb.ts';
 import { AppserviceRouter } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
 import { EventDelivery_Whereabouts as Whereabouts } from '../../gen/matrix/appservice/v1/routing_explanation_pb.ts';
 import { failing, failureOf } from '../rpc/doors.ts';
+import { answer, Receiver } from '../support/receiver.ts';
 import { RecordingReceiver } from '../support/recording-receiver.ts';
+import { registrationYaml } from '../support/router-home.ts';
 import type { EventFields } from '../support/routing.ts';
 import { eventJson, member } from '../support/routing.ts';
 import type { ServiceWorld } from '../support/service-world.ts';
@@ -106,4 +109,28 @@ test('R46 an event is told from its queue to its delivery, and one that nobody w
   assert.equal(delivered.appservices[0]?.delivery?.txnId, receiver.received.find(({ answer, eventIds }) => answer === 'ok' && eventIds.includes('$late'))?.txnId);
   await world.admin.call(admin.deleteRegistration, { appserviceId: 'irc', backlog: 1 });
   assert.deepEqual(whereabouts(await explainId(world, '$late')), [['other', false, 'NOT_ROUTED'], ['irc', false, 'DELIVERED']]);
+});
+
+test('M5 an event that waits for an answer about a user is held for that appservice, and told by its copy once it went', async () => {
+  const answers: (() => void)[] = [];
+  await using receiver = await Receiver.start((connection, request) => {
+    if (request.method === 'PUT') answer(200)(connection, request);
+    else answers.push(() => answer(200)(connection, request));
+  });
+  await using other = await RecordingReceiver.start();
+  await using world = await startService();
+  await put(world, 'irc', receiver.url);
+  await world.admin.call(admin.putRegistration, { source: { case: 'yaml', value: registrationYaml('all', `${other.url}/all`) } });
+  const invite = eventJson({ id: '$invite', room: ROOM, type: 'm.room.member', sender: '@alice:hs.test', stateKey: '@_irc_new:hs.test', membership: 'invite' });
+  await world.homeserver.call(AppserviceRouter.method.submitEvents, { events: [{ json: invite }], unknownUserIds: ['@_irc_new:hs.test'] });
+  await receiver.until(() => answers.length === 1);
+  await other.until(() => other.taken('all').length === 1);
+  const waiting = await explainId(world, '$invite');
+  const [irc] = waiting.appservices;
+  assert.deepEqual([irc?.appserviceId, irc?.interested, nameOf(irc?.delivery?.whereabouts), irc?.delivery?.heldBy], ['irc', true, 'HELD', HeldBy.USER_QUERY]);
+  answers[0]?.();
+  await receiver.until(({ requests }) => requests.some(({ method }) => method === 'PUT'));
+  while ((await world.admin.call(admin.getAppservice, { appserviceId: 'irc' })).appservice?.deliveredEntries !== 1n);
+  while ((await world.admin.call(admin.getAppservice, { appserviceId: 'all' })).appservice?.deliveredEntries !== 1n);
+  assert.deepEqual(whereabouts(await explainId(world, '$invite')), [['irc', true, 'DELIVERED'], ['all', true, 'DELIVERED']]);
 });

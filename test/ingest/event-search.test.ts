@@ -40,13 +40,22 @@ test('an event is found in memory and in the store alike, with its position, tim
     const found = async (id: string): Promise<unknown> => {
       const { found: one, isComplete, oldest } = await search.find(id);
       assert.deepEqual([isComplete, oldest], [true, { position: 1, timeMs: 10 }]);
-      return one === null ? null : [one.position, one.timeMs, one.appserviceIds];
+      return one === null ? null : [one.position, one.timeMs, [...one.routes.keys()]];
     };
     assert.deepEqual(await found('$1'), [1, 10, ['all']]);
     assert.deepEqual(await found('$2'), [2, 10, ['all', 'last']]);
     assert.deepEqual(await found('$5'), [5, 40, ['all']]);
     assert.equal(await found('$'), null);
     assert.equal(await found('$7'), null);
+  }
+});
+
+test('copies of an event are one: found at the first, each appservice at its newest', async () => {
+  const copy = (firstPosition: number, appserviceId: string): Segment => ({ ...segmentAt(firstPosition, ['$1']), routes: [{ appserviceId, ranges: [0, 0], entryCount: 1, bytes: 1 }] });
+  for (const keptFrom of [1, Infinity]) {
+    const { search } = await searchOver([copy(1, 'a'), copy(2, 'b'), copy(3, 'a')], { keptFrom });
+    const { found } = await search.find('$1');
+    assert.deepEqual([found?.position, found?.timeMs, [...(found?.routes ?? [])]], [1, 10, [['a', 3], ['b', 2]]]);
   }
 });
 

@@ -4,13 +4,13 @@
  */
 import type { Collection } from 'mongodb';
 import type { DeviceKeys } from '../../appservice/device-extensions.ts';
-import type { Checkpoint, Fold, FoldChanges, PositionedRegistration, SeenEvent, StoredRoom } from '../port.ts';
+import type { Checkpoint, Fold, FoldChanges, PositionedRegistration, SeenEvent, StoredHold, StoredRoom } from '../port.ts';
 import type { StoredRegistration } from '../segment.ts';
 import type { CallOptions, MongoCalls } from './calls.ts';
 import { isOnlyDuplicateKeys } from './driver-error.ts';
 import type { StoredDocument } from './fields.ts';
 import { booleanField, documentField, integerField, listField, oneOfField, optionalField, textField } from './fields.ts';
-import type { CheckpointDocument, Collections, DeviceKeysFields, Key, RegistrationDocument, RoomDocument } from './schema.ts';
+import type { CheckpointDocument, Collections, DeviceKeysFields, HoldFields, Key, RegistrationDocument, RoomDocument } from './schema.ts';
 import { appserviceKey, keysOfServer, roomKey } from './schema.ts';
 
 export interface MongoFoldStoreOptions {
@@ -170,7 +170,7 @@ function storedRegistrationField(document: StoredDocument, name: string): Stored
   };
 }
 
-function checkpointDocument(serverName: string, { position, registrationsVersion, streamPositions, deviceKeys, seenEvents }: Checkpoint): CheckpointDocument {
+function checkpointDocument(serverName: string, { position, registrationsVersion, streamPositions, deviceKeys, holds, seenEvents }: Checkpoint): CheckpointDocument {
   return {
     _id: { server_name: serverName },
     position,
@@ -178,6 +178,7 @@ function checkpointDocument(serverName: string, { position, registrationsVersion
     stream_positions: Object.entries(streamPositions).map(([stream, streamPosition]) => ({ stream, position: streamPosition })),
     ...(deviceKeys === undefined ? {} : { device_keys: deviceKeys.map(fieldsFromDeviceKeys) }),
     ...(seenEvents === undefined ? {} : { seen_events: seenEvents }),
+    ...(holds === undefined ? {} : { holds: holds.map(fieldsFromHold) }),
   };
 }
 
@@ -190,6 +191,7 @@ function checkpointFrom(document: StoredDocument | null): Checkpoint {
     registrationsVersion: integerField(document, 'registrations_version'),
     ...(document['device_keys'] === undefined ? {} : { deviceKeys: listField(document, 'device_keys', deviceKeysField) }),
     ...(document['seen_events'] === undefined ? {} : { seenEvents: listField(document, 'seen_events', seenEventField) }),
+    ...(document['holds'] === undefined ? {} : { holds: listField(document, 'holds', holdField) }),
   };
 }
 
@@ -212,6 +214,16 @@ function deviceKeysField(document: StoredDocument, name: string): DeviceKeys {
 function seenEventField(document: StoredDocument, name: string): SeenEvent {
   const fields = documentField(document, name);
   return { stream: textField(fields, 'stream'), position: integerField(fields, 'position'), hash: textField(fields, 'hash') };
+}
+
+function fieldsFromHold({ appserviceId, roomId, userIds, entries }: StoredHold): HoldFields {
+  return { appservice_id: appserviceId, room_id: roomId, user_ids: userIds, entries: entries.map(({ firstPosition, index }) => ({ first_position: firstPosition, index })) };
+}
+
+function holdField(document: StoredDocument, name: string): StoredHold {
+  const fields = documentField(document, name);
+  const entries = listField(fields, 'entries', documentField).map((entry) => ({ firstPosition: integerField(entry, 'first_position'), index: integerField(entry, 'index') }));
+  return { appserviceId: textField(fields, 'appservice_id'), roomId: textField(fields, 'room_id'), userIds: textList(fields, 'user_ids'), entries };
 }
 
 function textList(document: StoredDocument, name: string): string[] {
