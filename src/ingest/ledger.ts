@@ -22,12 +22,14 @@ import type { Clock, Random } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import { StoreError } from '../store/errors.ts';
 import type { SegmentLog } from '../store/port.ts';
-import type { RegistrationChange, Segment } from '../store/segment.ts';
+import type { RedeliveredKey, RegistrationChange, Segment } from '../store/segment.ts';
 import type { Fold, FoldedRegistration } from './fold.ts';
 import { RoutedGroup } from './group-router.ts';
 import type { SubmissionVerdict } from './group-router.ts';
-import type { GroupLimits, PlannedChange, SubmissionItem } from './queue.ts';
+import type { GroupLimits, PlannedChange, SubmissionItem, Work } from './queue.ts';
 import { IngestQueue } from './queue.ts';
+import { redeliveredParts } from './redelivery.ts';
+import type { RedeliveryOutcome, Shelf } from './redelivery.ts';
 import type { ParsedSubmission, SubmissionResult } from './submission.ts';
 
 export interface LedgerLimits extends GroupLimits {
@@ -126,6 +128,12 @@ export class Ledger implements AsyncDisposable {
     return this.#queue.offerChange(plan);
   }
 
+  /** Appends a transaction on the shelf as what its appservice still has to get, unless it was appended before. Rejects with a RefusalError or StoreError. */
+  redeliver(key: RedeliveredKey, shelf: Shelf): Promise<RedeliveryOutcome> {
+    if (this.#behind) return Promise.reject(new StoreError('unavailable', 'the log cannot be reached'));
+    return this.#queue.offerRedelivery(key, shelf);
+  }
+
   /** Between two groups: `use` sees rooms exactly as of the tail and must not wait. */
   betweenGroups<Result>(use: () => Result): Promise<Result> {
     return this.#queue.offerPause(use);
@@ -173,6 +181,7 @@ export class Ledger implements AsyncDisposable {
     try {
       if (work.kind === 'submissions') await this.#appendSubmissions(work.items);
       else if (work.kind === 'change') work.settle(await this.#appendChange(work.plan));
+      else if (work.kind === 'redelivery') await this.#appendRedelivery(work);
       else work.settle(await this.#appendPositions());
     } catch (error) {
       work.refuse(error);
@@ -244,6 +253,17 @@ export class Ledger implements AsyncDisposable {
       const registrations = this.#fold.after(changes, position);
       const index = await this.#fold.compile(registrations);
       if ((await this.#append(this.#markSegment(changes), () => undefined, [], { registrations, index })) === 'appended') return position;
+    }
+  }
+
+  async #appendRedelivery({ key, shelf, settle, refuse }: Extract<Work, { kind: 'redelivery' }>): Promise<void> {
+    for (;;) {
+      // What is wrong with the shelf is not wrong with the log.
+      const parts = await redeliveredParts(this.#fold, key, shelf).catch((error: unknown) => refuse(error));
+      if (parts === undefined) return;
+      if (typeof parts === 'string') return settle(parts);
+      const segment = { ...this.#markSegment([]), ...parts, streamsBefore: this.#fold.streams.allPassed() };
+      if ((await this.#append(segment, () => undefined, [])) === 'appended') return settle('appended');
     }
   }
 

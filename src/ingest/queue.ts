@@ -1,11 +1,12 @@
 /**
  * What waits for the append loop, first come first served, bounded in count and bytes. Taking joins all submissions
- * that wait, up to the limits of a group; a registration change or a pause stands alone, in its place.
+ * that wait, up to the limits of a group; a registration change, a redelivery or a pause stands alone, in its place.
  */
 import { RefusalError } from '../appservice/refusal.ts';
 import type { Clock } from '../clock.ts';
-import type { RegistrationChange } from '../store/segment.ts';
+import type { RedeliveredKey, RegistrationChange } from '../store/segment.ts';
 import type { FoldedRegistration } from './fold.ts';
+import type { RedeliveryOutcome, Shelf } from './redelivery.ts';
 import type { ParsedSubmission, SubmissionResult } from './submission.ts';
 
 export interface GroupLimits {
@@ -36,6 +37,12 @@ interface ChangeItem extends Waiting<number> {
   readonly plan: PlannedChange;
 }
 
+interface RedeliveryItem extends Waiting<RedeliveryOutcome> {
+  readonly kind: 'redelivery';
+  readonly key: RedeliveredKey;
+  readonly shelf: Shelf;
+}
+
 interface FlushItem extends Waiting<void> {
   readonly kind: 'flush';
 }
@@ -46,11 +53,12 @@ interface PauseItem {
   refuse(error: unknown): void;
 }
 
-type Item = SubmissionItem | ChangeItem | FlushItem | PauseItem;
+type Item = SubmissionItem | ChangeItem | RedeliveryItem | FlushItem | PauseItem;
 
 export type Work =
   | { readonly kind: 'submissions'; readonly items: readonly SubmissionItem[]; refuse(error: unknown): void }
   | ChangeItem
+  | RedeliveryItem
   | FlushItem
   | PauseItem;
 
@@ -100,6 +108,10 @@ export class IngestQueue {
 
   offerChange(plan: PlannedChange): Promise<number> {
     return new Promise((settle, refuse) => this.#put({ kind: 'change', plan, settle, refuse }));
+  }
+
+  offerRedelivery(key: RedeliveredKey, shelf: Shelf): Promise<RedeliveryOutcome> {
+    return new Promise((settle, refuse) => this.#put({ kind: 'redelivery', key, shelf, settle, refuse }));
   }
 
   offerFlush(): Promise<void> {

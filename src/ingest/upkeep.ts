@@ -35,8 +35,10 @@ export interface UpkeepOptions {
   readonly trimCallsMax: number;
 }
 
-function savedKeys({ deviceKeys }: Fold): Pick<Checkpoint, 'deviceKeys'> {
-  return deviceKeys.userCount === 0 ? {} : { deviceKeys: deviceKeys.all() };
+/** What a checkpoint has only where there is any. */
+function savedKeys({ deviceKeys, redelivered }: Fold): Pick<Checkpoint, 'deviceKeys' | 'redelivered'> {
+  const keys = redelivered.all();
+  return { ...(deviceKeys.userCount === 0 ? {} : { deviceKeys: deviceKeys.all() }), ...(keys.length === 0 ? {} : { redelivered: keys }) };
 }
 
 export class Upkeep implements AsyncDisposable {

@@ -66,6 +66,8 @@ export interface Segment {
   readonly streamRuns?: readonly StreamRun[];
   /** The latest numbers of keys of devices that an appservice is told of. Absent: none changed. */
   readonly deviceKeys?: readonly DeviceKeys[];
+  /** Its entries are those of this transaction, out of the quarantine. Absent: they came from the homeserver. */
+  readonly redelivery?: Redelivery;
   readonly registrationChanges: readonly RegistrationChange[];
   /** Log position of the newest registration change that the routes were decided with; 0 before any. */
   readonly registrationsVersion: number;
@@ -73,6 +75,17 @@ export interface Segment {
   readonly nonce: string;
   /** The writer's wall clock. */
   readonly timeMs: number;
+}
+
+/** Names a transaction in quarantine. */
+export interface RedeliveredKey {
+  readonly appserviceId: string;
+  readonly txnId: string;
+}
+
+export interface Redelivery extends RedeliveredKey {
+  /** Redelivered before, and known to have left the quarantine: they need not be remembered any more. */
+  readonly settled: readonly RedeliveredKey[];
 }
 
 /** Consecutive entries of one stream: the first has `streamPosition`, each further one the next. */
