@@ -179,7 +179,7 @@ export class Commands {
 
   /** Makes the change, here or through the store, and returns the state after it. */
   async #command(appserviceId: string, change: StateChange, forbids: Forbids): Promise<AppserviceState> {
-    const { roster, serverName } = this.#options;
+    const { roster, serverName, writer } = this.#options;
     const inForce = this.inForce(appserviceId);
     const judged: StateChange = (stored) => {
       this.#judge(appserviceId, stored, forbids);
@@ -191,7 +191,9 @@ export class Commands {
       sender.lookAgain();
       if (changed !== null) return changed;
     }
-    return this.#changeElsewhere(roster.state(appserviceId) ?? firstStateElsewhere(serverName, inForce), judged);
+    // What is known here of a state that others hold may be old, and a command is not refused by what was.
+    const stored = (await this.inTime(writer.load())).get(appserviceId);
+    return this.#changeElsewhere(stored ?? firstStateElsewhere(serverName, inForce), judged);
   }
 
   /** Changes a state that another replica may hold; that replica finds it at its next look. */

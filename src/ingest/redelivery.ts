@@ -12,9 +12,9 @@
  * that segment does not find it there any more.
  */
 import { RefusalError } from '../appservice/refusal.ts';
+import type { RegistrationInForce } from '../delivery/ports.ts';
 import type { QuarantinedTransaction } from '../store/port.ts';
 import type { RedeliveredKey, Redelivery, Segment } from '../store/segment.ts';
-import type { Fold } from './fold.ts';
 
 /** The redelivered transactions that may still be on the shelf; few, as each redelivery settles those before. */
 export class RedeliveredFold {
@@ -49,13 +49,19 @@ export interface Shelf {
 /** `known`: it is in the log already. `absent`: it is not on the shelf. */
 export type RedeliveryOutcome = 'appended' | 'known' | 'absent';
 
+/** The fold, as far as a redelivery needs it. */
+export interface FoldOfRedeliveries {
+  readonly redelivered: RedeliveredFold;
+  readonly registrations: ReadonlyMap<string, RegistrationInForce>;
+}
+
 export type RedeliveredParts = Pick<Segment, 'entries' | 'routes' | 'redelivery'>;
 
 /**
  * What is to be appended after the fold's tail; it settles what was redelivered before. Rejects with a RefusalError or
  * StoreError.
  */
-export async function redeliveredParts(fold: Fold, { appserviceId, txnId }: RedeliveredKey, shelf: Shelf): Promise<RedeliveredParts | 'known' | 'absent'> {
+export async function redeliveredParts(fold: FoldOfRedeliveries, { appserviceId, txnId }: RedeliveredKey, shelf: Shelf): Promise<RedeliveredParts | 'known' | 'absent'> {
   if (fold.redelivered.has({ appserviceId, txnId })) return 'known';
   const transaction = await shelf.find({ appserviceId, txnId });
   if (transaction === null) return 'absent';

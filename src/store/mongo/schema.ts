@@ -132,7 +132,7 @@ export interface StateFields {
   readonly attempts: number;
   readonly failed_attempts: number;
   readonly quarantined_entries: number;
-  readonly replay_count?: number;
+  readonly replay_count: number | null;
 }
 
 export interface StateDocument extends StateFields {

@@ -38,13 +38,14 @@ export function fieldsFromState(state: AppserviceState): StateFields {
     attempts: state.attempts,
     failed_attempts: state.failedAttempts,
     quarantined_entries: state.quarantinedEntries,
-    ...(state.replayCount === undefined ? {} : { replay_count: state.replayCount }),
+    replay_count: state.replayCount ?? null,
   };
 }
 
 /** Throws a StoreError of kind `unreadable`. */
 export function stateFrom(document: StoredDocument): AppserviceState {
   const key = documentField(document, '_id');
+  const replayCount = document['replay_count'] === undefined ? null : optionalField(document, 'replay_count', integerField);
   return {
     serverName: textField(key, 'server_name'),
     appserviceId: textField(key, 'appservice_id'),
@@ -65,7 +66,7 @@ export function stateFrom(document: StoredDocument): AppserviceState {
     attempts: integerField(document, 'attempts'),
     failedAttempts: integerField(document, 'failed_attempts'),
     quarantinedEntries: integerField(document, 'quarantined_entries'),
-    ...(document['replay_count'] === undefined ? {} : { replayCount: integerField(document, 'replay_count') }),
+    ...(replayCount === null ? {} : { replayCount }),
   };
 }
 

@@ -1289,7 +1289,8 @@ export const AppserviceAdmin: GenService<{
   },
   /**
    * RedeliverTransaction puts the entries of a transaction in quarantine at the end of the queue, in their order, once.
-   * They are sent under new txn ids. Repeated after it was done it is NOT_FOUND.
+   * They are sent under new txn ids. Repeating it does not send them again; once it is forgotten that it was done, it is
+   * NOT_FOUND.
    *
    * @generated from rpc matrix.appservice.v1.AppserviceAdmin.RedeliverTransaction
    */
