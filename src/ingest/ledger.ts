@@ -247,8 +247,13 @@ export class Ledger implements AsyncDisposable {
 
   async #appendChange(plan: PlannedChange): Promise<number> {
     for (;;) {
-      const changes = plan(this.#fold.registrations);
-      if (changes.length === 0) return this.#fold.registrationsVersion;
+      const changes = planned(plan, this.#fold.registrations);
+      // That there is nothing to do, or that it cannot be done, holds only if no other writer has changed registrations meanwhile.
+      if (changes instanceof RefusalError || changes.length === 0) {
+        if (await this.#readOn()) continue;
+        if (changes instanceof RefusalError) throw changes;
+        return this.#fold.registrationsVersion;
+      }
       const position = this.#fold.tail + 1;
       const registrations = this.#fold.after(changes, position);
       const index = await this.#fold.compile(registrations);
@@ -350,6 +355,15 @@ export class Ledger implements AsyncDisposable {
     await this.#fold.refreshIndex();
     this.#behind = false;
     return this.#fold.tail > before;
+  }
+}
+
+function planned(plan: PlannedChange, registrations: Fold['registrations']): readonly RegistrationChange[] | RefusalError {
+  try {
+    return plan(registrations);
+  } catch (error) {
+    if (error instanceof RefusalError) return error;
+    throw error;
   }
 }
 

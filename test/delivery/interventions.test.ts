@@ -290,10 +290,10 @@ test('I5 every command works on a replica that does not deliver to the appservic
   await world.advance(2_000);
   assert.deepEqual(world.received('a').slice(3), [...texts, ...texts.slice(0, 2)]);
   assert.equal((await world.end(other.delivery.status('a'))).backlogEntries, 0);
+  sound(world);
   await world.end(other.delivery.commands.stop('a'));
   await world.advance(2_000);
   world.routeMany(['a'], 1);
   await world.advance(5_000);
   assert.equal(world.received('a').length, 8);
-  sound(world);
 });
