@@ -23,11 +23,14 @@ import type { ThirdPartyKind, ThirdPartyMatches, ThirdPartyProtocols, ThirdParty
 import type { Clock, Random } from './clock.ts';
 import type { Delivery } from './delivery/delivery.ts';
 import type { RegistrationInForce, RegistrationSource, RouteReader } from './delivery/ports.ts';
+import { EventSearch } from './ingest/event-search.ts';
+import type { EventSearchResult } from './ingest/event-search.ts';
 import { announcementsOf, Fold } from './ingest/fold.ts';
 import type { OpenRegistration } from './ingest/fold.ts';
 import { Ledger } from './ingest/ledger.ts';
 import type { IngestMeter, LedgerLimits } from './ingest/ledger.ts';
 import { RecentSegments } from './ingest/recent-segments.ts';
+import { copyOfRoom } from './ingest/room-facts.ts';
 import type { ParsedSubmission, SubmissionResult } from './ingest/submission.ts';
 import { Upkeep } from './ingest/upkeep.ts';
 import type { Logger } from './logger.ts';
@@ -93,6 +96,8 @@ export class Homeserver implements AsyncDisposable {
   readonly ledger: Ledger;
   readonly delivery: Delivery;
   readonly #fold: Fold;
+  readonly #store: Store;
+  readonly #search: EventSearch;
   readonly #upkeep: Upkeep;
   readonly #tokenHash: (token: string) => string;
   readonly #ping: SendPing;
@@ -110,6 +115,8 @@ export class Homeserver implements AsyncDisposable {
     this.serverName = serverName;
     this.delivery = delivery;
     this.#fold = fold;
+    this.#store = store;
+    this.#search = new EventSearch({ serverName, recent, log: store, streams: fold.streams, clock });
     this.#tokenHash = options.tokenHash;
     this.#ping = options.ping;
     this.#query = options.query;
@@ -155,6 +162,21 @@ export class Homeserver implements AsyncDisposable {
 
   /** True for a transaction that is out of the quarantine and in the log again. */
   readonly isRedelivered = (key: RedeliveredKey): boolean => this.#fold.redelivered.has(key);
+
+  /** The namespaces in force. */
+  get index(): Fold['index'] {
+    return this.#fold.index;
+  }
+
+  /** See {@link copyOfRoom}. */
+  copyOfRoom(roomId: string): ReturnType<typeof copyOfRoom> {
+    return copyOfRoom(roomId, this.#fold, this.ledger, this.#store);
+  }
+
+  /** Looks for an event in the log. Rejects with a RefusalError or a StoreError. */
+  findEvent(eventId: string): Promise<EventSearchResult> {
+    return this.#search.find(eventId);
+  }
 
   get isFollowing(): boolean {
     return this.ledger.isFollowing;

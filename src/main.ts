@@ -131,9 +131,11 @@ async function start(config: Config, logger: OwnedLogger): Promise<Service> {
       queryTimeoutMs: config.queryTimeoutMs,
       queryAttemptsMax: config.queryAttemptsMax,
       pingTimeoutMs: config.pingTimeoutMs,
+      escalationWindowMs: config.escalationWindowMs,
       delivery: {
         eventsMax: config.transactionEventsMax,
         ephemeralMax: config.transactionEphemeralMax,
+        ephemeralAgeMaxMs: config.ephemeralAgeMaxMs,
         toDeviceMax: config.transactionToDeviceMax,
         bytesMax: config.transactionBytesMax,
         backoff: { firstMs: config.backoffFirstMs, maxMs: config.backoffMaxMs },

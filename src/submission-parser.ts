@@ -5,16 +5,18 @@
 import type { DeviceKeys } from './appservice/device-extensions.ts';
 import { deviceKeysBytes } from './appservice/device-extensions.ts';
 import { malformed } from './appservice/door-object.ts';
+import { parseEphemeral } from './appservice/ephemeral.ts';
 import { parseEvent } from './appservice/event.ts';
 import { identifierProblem } from './appservice/identifier.ts';
 import { parseToDevice } from './appservice/to-device.ts';
-import type { OtherItems, ParsedSubmission, SubmittedDeviceList, SubmittedToDevice } from './ingest/submission.ts';
+import type { OtherItems, ParsedSubmission, SubmittedDeviceList, SubmittedEphemeral, SubmittedToDevice } from './ingest/submission.ts';
 import type { OtherItems as RawItems, Submission } from './rpc/ports.ts';
 
 const ID_BYTES_MAX = 255;
 const ROOM_ID_BYTES_MAX = 1_024;
-const CHANGE_ROOMS_MAX = 1_000;
-/** Rooms of all changes together: each is looked up. */
+/** Rooms of one change of devices or one presence. */
+const ITEM_ROOMS_MAX = 1_000;
+/** Rooms of all changes together, and of all presence: each is looked up. */
 const ROOMS_MAX = 10_000;
 const ALGORITHMS_MAX = 20;
 
@@ -29,6 +31,7 @@ export function parseSubmission({ stream, events, rooms, others: raw, place }: S
   });
   if (raw === undefined) return { stream, events: parsed, rooms, bytes, place };
   const others = parseOthers(raw);
+  for (const { event } of others.ephemeral) bytes += event.json.byteLength;
   for (const { json } of others.toDevice) bytes += json.byteLength;
   for (const { userId } of others.deviceLists) bytes += userId.length;
   for (const keys of others.deviceKeys) bytes += deviceKeysBytes(keys);
@@ -53,12 +56,47 @@ class Ascending {
   }
 }
 
-function parseOthers({ toDevice: messages, deviceLists: changes, deviceKeys: devices }: RawItems): OtherItems {
+function parseOthers({ ephemeral: events, toDevice: messages, deviceLists: changes, deviceKeys: devices }: RawItems): OtherItems {
+  const ephemeral = parseEphemeralList(events);
   const toDevice = parseToDeviceList(messages);
   const deviceLists = parseDeviceLists(changes);
   const deviceKeys = devices.map((device, at) => parseDeviceKeys(device, `device_keys[${at}]`));
-  const roomIds = [...new Set(deviceLists.flatMap((change) => change.roomIds))];
-  return { toDevice, deviceLists, deviceKeys, roomIds, count: toDevice.length + deviceLists.length + deviceKeys.length };
+  const roomIds = [...new Set([...deviceLists.flatMap((change) => change.roomIds), ...ephemeral.flatMap(({ event, roomIds: named }) => (event.kind === 'presence' ? named : [event.roomId]))])];
+  return { ephemeral, toDevice, deviceLists, deviceKeys, roomIds, count: ephemeral.length + toDevice.length + deviceLists.length + deviceKeys.length };
+}
+
+function parseEphemeralList(events: RawItems['ephemeral']): SubmittedEphemeral[] {
+  const ascending = new Ascending('ephemeral');
+  const rooms = new RoomBounds('A presence', 'The presences');
+  return events.map(({ json, roomIds, streamPosition }, at) => {
+    ascending.next(streamPosition, at);
+    const path = `ephemeral[${at}]`;
+    const event = parseEphemeral(json, `${path}.json`);
+    if (event.kind !== 'presence' && roomIds.length > 0) throw malformed(`${path}.room_ids`, 'Typing and receipts name their room in the event; name rooms here for presence alone.');
+    rooms.judge(roomIds, path);
+    return { event, roomIds, streamPosition };
+  });
+}
+
+/** `one` and `all` begin the sentences of its refusals. */
+class RoomBounds {
+  readonly #one: string;
+  readonly #all: string;
+  #count = 0;
+
+  constructor(one: string, all: string) {
+    this.#one = one;
+    this.#all = all;
+  }
+
+  judge(roomIds: readonly string[], path: string): void {
+    if (roomIds.length > ITEM_ROOMS_MAX) throw malformed(`${path}.room_ids`, `${this.#one} names at most ${ITEM_ROOMS_MAX} rooms; this one names ${roomIds.length}.`);
+    this.#count += roomIds.length;
+    if (this.#count > ROOMS_MAX) throw malformed(`${path}.room_ids`, `${this.#all} in a request name at most ${ROOMS_MAX} rooms together. Divide it.`);
+    for (const [at, roomId] of roomIds.entries()) {
+      if (roomId === '' || Buffer.byteLength(roomId) > ROOM_ID_BYTES_MAX) throw malformed(`${path}.room_ids[${at}]`, `A room ID has 1 to ${ROOM_ID_BYTES_MAX} bytes.`);
+    }
+  }
 }
 
 function parseToDeviceList(messages: RawItems['toDevice']): SubmittedToDevice[] {
@@ -74,17 +112,12 @@ function parseToDeviceList(messages: RawItems['toDevice']): SubmittedToDevice[] 
 
 function parseDeviceLists(changes: RawItems['deviceLists']): SubmittedDeviceList[] {
   const ascending = new Ascending('device_lists');
-  let roomCount = 0;
+  const rooms = new RoomBounds('A change of devices', 'The changes of devices');
   return changes.map(({ userId: user, roomIds, left, streamPosition }, at) => {
     ascending.next(streamPosition, at);
     const path = `device_lists[${at}]`;
     const userId = userIdFrom(user, `${path}.user_id`, 'Name the user whose devices changed.');
-    if (roomIds.length > CHANGE_ROOMS_MAX) throw malformed(`${path}.room_ids`, `A change of devices names at most ${CHANGE_ROOMS_MAX} rooms; this one names ${roomIds.length}.`);
-    roomCount += roomIds.length;
-    if (roomCount > ROOMS_MAX) throw malformed(`${path}.room_ids`, `The changes of devices in a request name at most ${ROOMS_MAX} rooms together. Divide it.`);
-    for (const [room, roomId] of roomIds.entries()) {
-      if (roomId === '' || Buffer.byteLength(roomId) > ROOM_ID_BYTES_MAX) throw malformed(`${path}.room_ids[${room}]`, `A room ID has 1 to ${ROOM_ID_BYTES_MAX} bytes.`);
-    }
+    rooms.judge(roomIds, path);
     return { userId, roomIds, left, streamPosition };
   });
 }

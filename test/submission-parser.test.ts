@@ -16,7 +16,7 @@ function positionsOf(...positions: readonly number[]): number[] {
 }
 
 function parse(others: Partial<OtherItems>): ReturnType<typeof parseSubmission> {
-  return parseSubmission({ stream: '', events: [], rooms: [], others: { toDevice: [], deviceLists: [], deviceKeys: [], ...others } });
+  return parseSubmission({ stream: '', events: [], rooms: [], others: { ephemeral: [], toDevice: [], deviceLists: [], deviceKeys: [], ...others } });
 }
 
 function assertRefused(field: string, others: Partial<OtherItems>): void {
@@ -62,6 +62,20 @@ test('R89 a to-device message without a recipient or of another shape is refused
   assertRefused('to_device[0].json', { toDevice: [{ ...TO_DEVICE, json: Uint8Array.of(0x7b, 0xff, 0x7d) }] });
 });
 
+test('R81 R84 ephemeral events say their rooms: in the event, or beside a presence, within bounds', () => {
+  const many = (count: number): string[] => Array.from({ length: count }, (_, at) => `!r${at}`);
+  const typing = { json: Buffer.from('{"type":"m.typing","room_id":"!t","content":{"user_ids":[]}}'), roomIds: [], streamPosition: 0 };
+  const presence = { json: Buffer.from(' {"type":"m.presence","sender":"@a:hs.test","content":{"presence":"online"}}'), roomIds: ['!p', '!q'], streamPosition: 0 };
+  const { others, bytes } = parse({ ephemeral: [typing, { ...presence, streamPosition: 3 }, presence] });
+  assert.deepEqual([others?.roomIds, others?.count, bytes], [['!t', '!p', '!q'], 3, typing.json.byteLength + 2 * (presence.json.byteLength - 1)]);
+  assertRefused('ephemeral[1].stream_position', { ephemeral: [{ ...typing, streamPosition: 5 }, { ...typing, streamPosition: 4 }] });
+  assertRefused('ephemeral[0].room_ids', { ephemeral: [{ ...typing, roomIds: ['!t'] }] });
+  assertRefused('ephemeral[1].room_ids[0]', { ephemeral: [presence, { ...presence, roomIds: [''] }] });
+  assertRefused('ephemeral[0].room_ids', { ephemeral: [{ ...presence, roomIds: many(1_001) }] });
+  assertRefused('ephemeral[10].room_ids', { ephemeral: Array.from({ length: 11 }, () => ({ ...presence, roomIds: many(1_000) })) });
+  assertRefused('ephemeral[1].json', { ephemeral: [typing, { ...typing, json: Buffer.from('{"type":"m.direct","content":{}}') }] });
+});
+
 test('R94 R97 changes of devices and numbers of keys of another shape are refused at the field at fault', () => {
   const many = (count: number): string[] => Array.from({ length: count }, (_, at) => `!r${at}`);
   assertRefused('device_lists[0].user_id', { deviceLists: [{ ...CHANGE, userId: '' }] });
@@ -72,5 +86,5 @@ test('R94 R97 changes of devices and numbers of keys of another shape are refuse
   assertRefused('device_keys[1].device_id', { deviceKeys: [KEYS, { ...KEYS, deviceId: '' }] });
   assertRefused('device_keys[0].one_time_key_counts', { deviceKeys: [{ ...KEYS, oneTimeKeyCounts: { signed_curve25519: -1 } }] });
   assertRefused('device_keys[0].unused_fallback_key_types[1]', { deviceKeys: [{ ...KEYS, unusedFallbackKeyTypes: ['a', ''] }] });
-  assert.deepEqual(parse({ deviceKeys: [KEYS], deviceLists: [CHANGE, { ...CHANGE, roomIds: ['!r', '!s'] }] }).others, { toDevice: [], deviceLists: [CHANGE, { ...CHANGE, roomIds: ['!r', '!s'] }], deviceKeys: [KEYS], roomIds: ['!r', '!s'], count: 3 });
+  assert.deepEqual(parse({ deviceKeys: [KEYS], deviceLists: [CHANGE, { ...CHANGE, roomIds: ['!r', '!s'] }] }).others, { ephemeral: [], toDevice: [], deviceLists: [CHANGE, { ...CHANGE, roomIds: ['!r', '!s'] }], deviceKeys: [KEYS], roomIds: ['!r', '!s'], count: 3 });
 });

@@ -5,13 +5,15 @@ import { RefusalError } from '../appservice/refusal.ts';
 import type { Registration } from '../appservice/registration.ts';
 import type { Delivery } from '../delivery/delivery.ts';
 import type { EventFeed } from '../event-feed.ts';
-import type { AdminPort, AppserviceStatus, AuditRecord, Order, Page, PutRegistrationRequest, RegistrationWarning, ReplayOrder, ShelvedTransaction, TransactionOrder } from '../rpc/ports.ts';
+import type { AdminPort, AppserviceStatus, AuditRecord, ExplainRoutingRequest, Order, Page, PutRegistrationRequest, RegistrationWarning, ReplayOrder, RoutingExplanation, ShelvedTransaction, TransactionOrder } from '../rpc/ports.ts';
 import { readRegistration, registrationFromYaml } from '../registration/registration-yaml.ts';
 import type { RegistrationRules } from '../registration/registration-rules.ts';
 import type { FieldProblem } from '../registration/yaml-fields.ts';
 import type { Audit, AuditedAction } from './audit.ts';
 import type { Quarantine } from './quarantine.ts';
 import type { Registrar } from './registrar.ts';
+import { explainedRouting } from './routing-explainer.ts';
+import type { ExplainedHomeserver } from './routing-explainer.ts';
 
 export interface AppserviceAdminOptions {
   readonly serverName: string;
@@ -20,6 +22,7 @@ export interface AppserviceAdminOptions {
   readonly quarantine: Quarantine;
   readonly audit: Audit;
   readonly feed: EventFeed;
+  readonly explained: ExplainedHomeserver;
   readonly rules: RegistrationRules;
 }
 
@@ -116,6 +119,10 @@ export class AppserviceAdmin implements AdminPort {
 
   listAudit(appserviceId: string | undefined, pageSize: number, pageToken: string): Promise<Page<AuditRecord>> {
     return this.#options.audit.list(appserviceId, pageSize, pageToken);
+  }
+
+  explainRouting(request: ExplainRoutingRequest): Promise<RoutingExplanation> {
+    return explainedRouting(request, this.#options.explained);
   }
 
   watch(appserviceIds: readonly string[], signal: AbortSignal): ReturnType<AdminPort['watch']> {

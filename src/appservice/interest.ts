@@ -1,8 +1,9 @@
 /**
- * Who gets a room event, a to-device message, news of devices (Application Service API, section "Pushing events"; requirements R29 to R48).
+ * Who gets a room event, ephemeral data, a to-device message, news of devices (Application Service API, section "Pushing events";
+ * requirements R29 to R48, R78 to R84).
  */
 import type { RoutingEvent } from './event.ts';
-import { wantsDeviceExtensions, wantsToDevice } from './body-keys.ts';
+import { wantsDeviceExtensions, wantsEphemeral, wantsToDevice } from './body-keys.ts';
 import { isLocalUser } from './identifier.ts';
 import type { NamespaceIndex } from './namespaces.ts';
 import type { Registration } from './registration.ts';
@@ -56,6 +57,28 @@ export function deviceListAppservices(userId: string, rooms: readonly Interested
 /** The appservices that are told the numbers of keys of this user's devices (R98). */
 export function deviceKeysAppservices(userId: string, index: NamespaceIndex): string[] {
   return index.hasDeviceExtensions ? takers(index.interested('users', userId), wantsDeviceExtensions, index) : [];
+}
+
+/** Of these, the appservices that opted in to ephemeral data (R78). */
+export function ephemeralTakers(appserviceIds: readonly string[], index: NamespaceIndex): readonly string[] {
+  return index.hasEphemeral ? takers(appserviceIds, wantsEphemeral, index) : NOBODY;
+}
+
+/** Of `readers`, the appservices that see this user's private receipts: it is theirs, by namespace or as their own (R83). */
+export function privateReaders(userId: string, readers: readonly string[], index: NamespaceIndex): readonly string[] {
+  const owners = index.interested('users', userId);
+  return readers.filter((id) => owners.includes(id));
+}
+
+/** The appservices that get a user's presence: it is theirs, or they are interested in a room that it is joined to (R84). */
+export function presenceAppservices(userId: string, rooms: Iterable<InterestedRoom>, index: NamespaceIndex): readonly string[] {
+  if (!index.hasEphemeral) return NOBODY;
+  const found = new Set(ephemeralTakers(index.interested('users', userId), index));
+  for (const room of rooms) {
+    if (found.size === index.ephemeralCount) break;
+    for (const id of room.interested(index)) if (!found.has(id) && ephemeralTakers([id], index).length > 0) found.add(id);
+  }
+  return index.inOrder(found);
 }
 
 export function isToldOfDevices(appserviceId: string, index: NamespaceIndex): boolean {

@@ -11,7 +11,7 @@
  *   identifier ──first characters──▶ the sets that may match ──▶ verdict, remembered
  */
 import RE2 from 're2';
-import { wantsDeviceExtensions } from './body-keys.ts';
+import { wantsDeviceExtensions, wantsEphemeral } from './body-keys.ts';
 import { isLocalUser } from './identifier.ts';
 import { explainRefusal, literalPrefix, patternWeight } from './pattern.ts';
 import type { NamespaceKind, Registration } from './registration.ts';
@@ -87,6 +87,8 @@ export class NamespaceIndex {
   readonly registrations: readonly Registration[];
   /** Some appservice with a URL wants device lists and counts of keys. */
   readonly hasDeviceExtensions: boolean;
+  /** Appservices with a URL that opted in to ephemeral data. */
+  readonly ephemeralCount: number;
   readonly #shards: readonly Shard[];
   readonly #order: ReadonlyMap<string, number>;
   readonly #senders: ReadonlyMap<string, readonly string[]>;
@@ -106,6 +108,7 @@ export class NamespaceIndex {
     this.#order = new Map(registrations.map(({ id }, at) => [id, at]));
     this.#withUrl = new Set(registrations.filter(({ url }) => url !== null).map(({ id }) => id));
     this.hasDeviceExtensions = registrations.some((registration) => registration.url !== null && wantsDeviceExtensions(registration));
+    this.ephemeralCount = registrations.filter((registration) => registration.url !== null && wantsEphemeral(registration)).length;
     this.#kindsInUse = new Set(KINDS.filter((kind) => registrations.some(({ url, namespaces }) => url !== null && namespaces[kind].length > 0)));
     const senders = new Map<string, string[]>();
     for (const registration of registrations) {
@@ -151,6 +154,10 @@ export class NamespaceIndex {
   /** Ids of the appservices whose own user this is (R17). */
   senderOwners(userId: string): readonly string[] {
     return this.#senders.get(userId) ?? [];
+  }
+
+  get hasEphemeral(): boolean {
+    return this.ephemeralCount > 0;
   }
 
   /** The registration with this id. */

@@ -5,7 +5,8 @@
  *
  * Entries are taken in log order up to the first that would exceed a limit, and there the cut ends: whatever its kind,
  * nothing overtakes it. Entries on the way that the appservice has no use for are left out, and are dealt with as the
- * chosen ones are once the transaction is complete. So a delivered position never passes an entry that was neither sent
+ * chosen ones are once the transaction is complete: of a kind that it did not opt in to, and ephemeral ones that are past
+ * their age or overtaken by newer ones. What was chosen once is never left out later (R88). So a delivered position never passes an entry that was neither sent
  * nor left out.
  *
  * The choice is closed and the body a function of it (transaction-body.ts), so every attempt sends the same bytes (I3).
@@ -33,12 +34,25 @@ export interface TransactionLimits {
   readonly bytesMax: number;
 }
 
+/** Why an entry is left out. */
+export type LeftOutReason = 'not_wanted' | 'expired' | 'overtaken';
+
 /** What one cut is made by. */
 export interface CutTerms extends TransactionLimits {
   /** Entries of whatever kind together. */
   readonly entriesMax: number;
   /** The keys that the appservice reads; see {@link bodyKeysOf}. */
   readonly bodyKeys: readonly BodyKey[];
+  /** Wall clock: ephemeral entries written to the log before this are past their age. */
+  readonly ephemeralFromMs: number;
+  /** Those that newer ones behind them overtake. */
+  readonly overtaken: ReadonlySet<TransactionEntry>;
+}
+
+export interface LeftOut {
+  readonly kind: RoutedKind;
+  readonly reason: LeftOutReason;
+  readonly count: number;
 }
 
 /** How much of an appservice's backlog something settles. */
@@ -59,6 +73,10 @@ export interface Cut {
   readonly bodyKeys: readonly BodyKey[];
   /** Entries chosen. 0: there is nothing to send, and all up to `through` is left out. */
   readonly entryCount: number;
+  /** Of these, ephemeral ones. */
+  readonly ephemeralCount: number;
+  /** By kind and reason. */
+  readonly leftOut: readonly LeftOut[];
   /** Entries chosen and left out. */
   readonly settled: Settled;
   readonly oldestTimeMs: number;
@@ -78,7 +96,8 @@ export function cutTransaction(entries: readonly TransactionEntry[], after: numb
   let isFull = false;
   for (const entry of entries) {
     if (entry.position > through) break;
-    if (isLeftOut(entry, terms)) choice.leaveOut(entry);
+    const reason = reasonAgainst(entry, terms);
+    if (reason !== null) choice.leaveOut(entry, reason);
     else if (!choice.take(entry)) {
       isFull = true;
       break;
@@ -92,6 +111,8 @@ export function cutTransaction(entries: readonly TransactionEntry[], after: numb
     ranges,
     bodyKeys,
     entryCount: chosen.length,
+    ephemeralCount: choice.counts.ephemeral,
+    leftOut: choice.leftOut,
     settled,
     oldestTimeMs: oldest.timeMs,
     isFull: isFull || choice.isFull,
@@ -99,14 +120,20 @@ export function cutTransaction(entries: readonly TransactionEntry[], after: numb
   };
 }
 
-/** True for what the appservice is not to be sent: its registration does not, or no longer, opt in to it. */
-function isLeftOut({ kind }: TransactionEntry, { bodyKeys }: CutTerms): boolean {
-  return kind !== 'event' && !bodyKeys.some((key) => KIND_OF_KEY[key] === kind);
+/** Null for what the appservice is to be sent. */
+function reasonAgainst(entry: TransactionEntry, { bodyKeys, ephemeralFromMs, overtaken }: CutTerms): LeftOutReason | null {
+  const { kind, timeMs } = entry;
+  if (kind === 'event') return null;
+  if (!bodyKeys.some((key) => KIND_OF_KEY[key] === kind)) return 'not_wanted';
+  if (kind !== 'ephemeral') return null;
+  if (timeMs < ephemeralFromMs) return 'expired';
+  return overtaken.has(entry) ? 'overtaken' : null;
 }
 
 class Choice {
   readonly chosen: TransactionEntry[] = [];
   readonly ranges: number[] = [];
+  readonly #leftOut = new Map<string, LeftOut>();
   readonly counts: Record<RoutedKind, number> = { event: 0, ephemeral: 0, to_device: 0, device_list: 0, device_keys: 0 };
   /** Log position of the last entry dealt with. */
   last = 0;
@@ -133,7 +160,14 @@ class Choice {
     return this.chosen.length >= this.#terms.entriesMax || counts.event >= this.#terms.eventsMax || counts.to_device >= this.#terms.toDeviceMax;
   }
 
-  leaveOut(entry: TransactionEntry): void {
+  get leftOut(): LeftOut[] {
+    return [...this.#leftOut.values()];
+  }
+
+  leaveOut(entry: TransactionEntry, reason: LeftOutReason): void {
+    const { kind } = entry;
+    const key = `${kind} ${reason}`;
+    this.#leftOut.set(key, { kind, reason, count: (this.#leftOut.get(key)?.count ?? 0) + 1 });
     this.#deal(entry);
     this.#isRangeOpen = false;
   }

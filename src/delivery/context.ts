@@ -7,6 +7,7 @@ import type { TransactionLimits } from '../appservice/transaction.ts';
 import type { Clock, Random } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import type { OperatorRecordStore } from '../store/port.ts';
+import type { DeliveredTransactions } from './delivered-transactions.ts';
 import type { Pacer } from './pacer.ts';
 import type { DeliveryMeter, Push, RegistrationSource, RouteReader } from './ports.ts';
 import type { ReplicaPresence } from './replica-presence.ts';
@@ -14,6 +15,8 @@ import type { StoreRetryOptions } from './store-retry.ts';
 
 export interface DeliveryLimits extends TransactionLimits {
   readonly backoff: BackoffLimits;
+  /** Ephemeral entries that wait longer are left out. */
+  readonly ephemeralAgeMaxMs: number;
 }
 
 export interface DeliveryContext {
@@ -30,6 +33,7 @@ export interface DeliveryContext {
   readonly presence: Pick<ReplicaPresence, 'isPresent' | 'lapseCount'>;
   readonly limits: DeliveryLimits;
   readonly pacer: Pacer;
+  readonly deliveredTransactions: DeliveredTransactions;
   readonly storeRetry: StoreRetryOptions;
   /** The backlog of some appservice must be counted anew. */
   measureSoon(): void;

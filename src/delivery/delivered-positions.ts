@@ -74,13 +74,19 @@ function positionIn(segment: Segment, appserviceId: string, delivered: number, s
   const ranges = segment.routes.find((route) => route.appserviceId === appserviceId)?.ranges ?? [];
   const firstEntry = delivered + 1 - segment.firstPosition;
   let first = Infinity;
-  for (const run of segment.streamRuns ?? []) {
-    if (run.stream !== stream) continue;
-    const entry = firstIn(ranges, Math.max(firstEntry, run.firstEntry), run.firstEntry + run.entryCount - 1);
-    if (entry !== null) first = Math.min(first, run.streamPosition + entry - run.firstEntry);
+  const runs = valueOf(segment.streamRuns, stream) ?? [];
+  for (let at = 0; at + 2 < runs.length; at += 3) {
+    const [runEntry = 0, runPosition = 0, entryCount = 0] = runs.slice(at, at + 3);
+    const entry = firstIn(ranges, Math.max(firstEntry, runEntry), runEntry + entryCount - 1);
+    if (entry !== null) first = Math.min(first, runPosition + entry - runEntry);
   }
   if (first !== Infinity) return first - 1;
-  return segment.streamPositions[stream] ?? segment.streamsBefore?.[stream] ?? 0;
+  return valueOf(segment.streamPositions, stream) ?? valueOf(segment.streamsBefore, stream) ?? 0;
+}
+
+/** The name of a stream is anybody's choice. */
+function valueOf<Value>(byStream: Readonly<Record<string, Value>> | undefined, stream: string): Value | undefined {
+  return byStream !== undefined && Object.hasOwn(byStream, stream) ? byStream[stream] : undefined;
 }
 
 /** The first index within the ranges that is from `from` to `to`; null if there is none. */

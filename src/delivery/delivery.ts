@@ -12,6 +12,7 @@ import type { AppserviceState, AppserviceStateStore, OperatorRecordStore, Segmen
 import { Commands, firstStateElsewhere } from './commands.ts';
 import type { StreamAtTail, StreamDelivery } from './delivered-positions.ts';
 import { deliveredStreamPositions } from './delivered-positions.ts';
+import { DeliveredTransactions } from './delivered-transactions.ts';
 import type { Pacer } from './pacer.ts';
 import type { DeliveryMeter, Push, RegistrationSource, RouteAnnouncement, RouteReader } from './ports.ts';
 import type { ReplicaPresence } from './replica-presence.ts';
@@ -19,6 +20,8 @@ import { Roster } from './roster.ts';
 import { StateWriter } from './state-writer.ts';
 import type { AppserviceStatus, BacklogFigures } from './status.ts';
 import { isKnown, statusOf } from './status.ts';
+import type { EventDelivery } from './whereabouts.ts';
+import { deliveriesOfEvent } from './whereabouts.ts';
 
 export interface DeliverySettings {
   /** Events in one transaction, 1 to 10,000. */
@@ -27,6 +30,8 @@ export interface DeliverySettings {
   readonly ephemeralMax: number;
   /** To-device messages in one transaction, 1 to 10,000. */
   readonly toDeviceMax: number;
+  /** Ephemeral entries that wait longer are left out, 1 or more. */
+  readonly ephemeralAgeMaxMs: number;
   /** Bytes of one request body; a single larger event goes alone. */
   readonly bytesMax: number;
   /** Wait after the first failed attempt, and the longest. */
@@ -49,6 +54,7 @@ export const DELIVERY_DEFAULTS: DeliverySettings = {
   eventsMax: 100,
   ephemeralMax: 100,
   toDeviceMax: 100,
+  ephemeralAgeMaxMs: 300_000,
   bytesMax: 1_000_000,
   backoff: { firstMs: 2_000, maxMs: 512_000 },
   storeRetry: { firstMs: 100, maxMs: 5_000 },
@@ -87,16 +93,17 @@ export class Delivery implements AsyncDisposable {
   readonly #roster: Roster;
   /** What operators command. */
   readonly commands: Commands;
+  readonly #deliveredTransactions = new DeliveredTransactions();
 
   constructor(options: DeliveryOptions) {
     const { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, pacer, settings } = options;
-    const { eventsMax, ephemeralMax, toDeviceMax, bytesMax, backoff, statesMax, pollIntervalMs } = settings;
+    const { eventsMax, ephemeralMax, toDeviceMax, bytesMax, ephemeralAgeMaxMs, backoff, statesMax, pollIntervalMs } = settings;
     if ([eventsMax, ephemeralMax, toDeviceMax].some((countMax) => countMax < 1 || countMax > TRANSACTION_ENTRIES_LIMIT) || bytesMax < 1) throw new Error('the limits of a transaction are out of range');
     this.#options = options;
     const storeRetry = { clock, random, logger, serverName, limits: settings.storeRetry };
     this.#writer = new StateWriter({ serverName, store, statesMax });
-    const limits = { eventsMax, ephemeralMax, toDeviceMax, bytesMax, backoff };
-    const context = { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, limits, pacer, storeRetry };
+    const limits = { eventsMax, ephemeralMax, toDeviceMax, bytesMax, ephemeralAgeMaxMs, backoff };
+    const context = { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, limits, pacer, storeRetry, deliveredTransactions: this.#deliveredTransactions };
     this.#roster = new Roster({ context, presence, writer: this.#writer, log: store, pollIntervalMs });
     this.commands = new Commands({ serverName, registrations, roster: this.#roster, writer: this.#writer, log: store, clock, storeRetry, answerTimeoutMs: settings.answerTimeoutMs });
   }
@@ -166,6 +173,27 @@ export class Delivery implements AsyncDisposable {
       delivered.set(appserviceId, isOver ? at.tail : Math.max(stored?.deliveredPosition ?? since, since));
     }
     return this.commands.inTime(deliveredStreamPositions(store, serverName, at, delivered));
+  }
+
+  /** Where the entry at a log position is on its way to each of those it is routed to. Rejects with a StoreError. */
+  async deliveriesOf(position: number, appserviceIds: readonly string[]): Promise<ReadonlyMap<string, EventDelivery>> {
+    const { registrations, serverName, store } = this.#options;
+    const isHere = appserviceIds.every((appserviceId) => this.#roster.sender(appserviceId) !== undefined);
+    const states = isHere ? null : await this.commands.inTime(this.#writer.load());
+    return this.commands.inTime(
+      deliveriesOfEvent(position, appserviceIds, {
+        serverName,
+        store,
+        delivered: this.#deliveredTransactions,
+        inForce: (appserviceId) => registrations.find(serverName, appserviceId),
+        state: (appserviceId) => {
+          const sender = this.#roster.sender(appserviceId);
+          if (sender !== undefined) return { stored: sender.state, visibleState: sender.visibleState };
+          const stored = states?.get(appserviceId);
+          return stored === undefined ? undefined : { stored, visibleState: stored.deliveryState };
+        },
+      }),
+    );
   }
 
   /**

@@ -1,7 +1,9 @@
 /**
  * What delivery needs of the rest of the house, declared here by who needs it.
  */
+import type { RoutedKind } from '../appservice/body-keys.ts';
 import type { Registration } from '../appservice/registration.ts';
+import type { LeftOutReason } from '../appservice/transaction.ts';
 import type { RoutedEntry, RouteLimits } from '../store/port.ts';
 
 /** Reads what is routed to an appservice. Served from memory for recent segments, from the store otherwise. */
@@ -76,7 +78,9 @@ export interface Push {
 
 /** What delivery tells the metrics. Never throws. */
 export interface DeliveryMeter {
-  /** `outcome` is the kind of the PushOutcome. */
-  attempt(serverName: string, appserviceId: string, outcome: PushOutcome['kind'], durationMs: number): void;
+  /** `outcome` is the kind of the PushOutcome; `attempt` counts those of this transaction from 1. */
+  attempt(serverName: string, appserviceId: string, outcome: PushOutcome['kind'], durationMs: number, attempt: number): void;
   delivered(serverName: string, appserviceId: string, entryCount: number): void;
+  /** Entries that were routed to the appservice and are not sent. */
+  leftOut(serverName: string, appserviceId: string, kind: RoutedKind, reason: LeftOutReason, count: number): void;
 }

@@ -4,8 +4,10 @@
  * further read begins right after the last entry it holds.
  *
  * Holds no more than two transactions' worth of events. Where many entries are left out, or of other kinds, a transaction
- * may take more reads to fill; they end at the bounds below, and then it goes as it is.
+ * may take more reads to fill; they end at the bounds below, and then it goes as it is. Where ephemeral entries alone fill
+ * it, more of what is behind them is read, since that may overtake them.
  */
+import { Overtaking } from '../appservice/overtaking.ts';
 import { cutTransaction } from '../appservice/transaction.ts';
 import type { Cut, CutTerms, TransactionEntry, TransactionLimits } from '../appservice/transaction.ts';
 import type { RouteReader } from './ports.ts';
@@ -15,6 +17,10 @@ const HELD_ENTRIES_MAX = 10_000;
 const HELD_BYTES_MAX = 8 * 1024 * 1024;
 /** Entries of one read beyond the number of events of a transaction. */
 const FURTHER_ENTRIES = 1_000;
+/** So far is looked for what overtakes the ephemeral entries that fill a transaction. */
+const OVERTAKING_ENTRIES_MAX = 1_000;
+
+const NONE: ReadonlySet<TransactionEntry> = new Set();
 
 export class ReadAhead {
   readonly #serverName: string;
@@ -24,6 +30,7 @@ export class ReadAhead {
   #after = -1;
   #entries: TransactionEntry[] = [];
   #reading: Promise<void> | null = null;
+  readonly #overtaking = new Overtaking();
 
   constructor(serverName: string, appserviceId: string, routes: RouteReader, limits: TransactionLimits) {
     this.#serverName = serverName;
@@ -46,12 +53,13 @@ export class ReadAhead {
   }
 
   /** The next transaction after `after`, as full as `terms` allow; null if nothing is routed up to `through`. Rejects with a StoreError. */
-  async cut(after: number, through: number, terms: CutTerms): Promise<Cut | null> {
+  async cut(after: number, through: number, terms: Omit<CutTerms, 'overtaken'>): Promise<Cut | null> {
     if (this.#reading !== null) await this.#reading;
     this.#startAt(after);
     for (;;) {
-      const cut = cutTransaction(this.#entries, after, through, terms);
-      if (cut?.isFull === true || this.#last() >= through || this.#holdsEnough()) return cut;
+      const cut = cutTransaction(this.#entries, after, through, { ...terms, overtaken: this.#overtaken(through, terms.ephemeralFromMs) });
+      if (this.#last() >= through || this.#holdsEnough()) return cut;
+      if (cut?.isFull === true && (cut.ephemeralCount < this.#limits.ephemeralMax || this.#entries.length >= OVERTAKING_ENTRIES_MAX)) return cut;
       const held = this.#last();
       await this.#read(through);
       if (this.#after !== after) throw new Error('a read ahead was moved while it was in use');
@@ -84,6 +92,11 @@ export class ReadAhead {
   #holdsEnough(): boolean {
     if (this.#entries.length <= this.#limits.eventsMax) return false;
     return this.#entries.length >= HELD_ENTRIES_MAX || this.#entries.reduce((sum, { json }) => sum + json.byteLength, 0) >= HELD_BYTES_MAX;
+  }
+
+  #overtaken(through: number, ephemeralFromMs: number): ReadonlySet<TransactionEntry> {
+    const ephemeral = this.#entries.filter(({ kind, position, timeMs }) => kind === 'ephemeral' && position <= through && timeMs >= ephemeralFromMs);
+    return ephemeral.length < 2 ? NONE : this.#overtaking.of(ephemeral);
   }
 
   /** Reads on from the last entry held. */

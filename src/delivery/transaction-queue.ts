@@ -107,12 +107,14 @@ export class TransactionQueue {
   async delivered(transaction: TransactionRecord, timeMs: number): Promise<void> {
     const { events, meter, serverName } = this.#context;
     const { txnId, entryCount, through } = transaction;
+    const after = this.#state.deliveredPosition;
     const settled = this.#settledBy(transaction);
     const split = splitAfter(this.#state, through);
     const next = split !== null || (this.backlog.hasWaiting(through) && this.#options.mayCut(settled)) ? await this.#nextIfFree(through, split) : null;
     const state = await this.#change(completed(txnId, next, timeMs), next);
     if (state === null || state.deliveredPosition < through) return;
     this.backlog.dealtWith(settled.entries, settled.bytes, next?.oldestTimeMs ?? null);
+    this.#context.deliveredTransactions.add({ appserviceId: this.#appserviceId, txnId, after, through });
     meter.delivered(serverName, this.#appserviceId, entryCount);
     events.emit({ serverName, timeMs, event: { kind: 'events_delivered', service_id: this.#appserviceId, transaction_id: txnId, event_count: entryCount } });
   }
@@ -220,7 +222,9 @@ export class TransactionQueue {
 
   #next(after: number, split: AppserviceState['split'], registration: Registration): Promise<Cut | null> {
     const through = split?.through ?? this.backlog.routedThrough;
-    return this.#ahead.cut(after, through, { ...this.#context.limits, entriesMax: split?.entriesMax ?? Infinity, bodyKeys: bodyKeysOf(registration) });
+    const { limits, clock } = this.#context;
+    const ephemeralFromMs = clock.nowMs() - limits.ephemeralAgeMaxMs;
+    return this.#ahead.cut(after, through, { ...limits, entriesMax: split?.entriesMax ?? Infinity, bodyKeys: bodyKeysOf(registration), ephemeralFromMs });
   }
 
   /** Of the transaction in flight, whose body is in memory. */
@@ -238,11 +242,21 @@ export class TransactionQueue {
     if (next.entryCount === 0) {
       if (transaction !== null || deliveredPosition !== next.through) return state;
       this.#ahead.taken(next.through);
+      this.#tellLeftOut(next);
       this.backlog.dealtWith(next.settled.entries, next.settled.bytes, null);
     } else if (transaction !== null && isSameChoice(next, transaction)) {
       this.#prepared = next;
       this.#ahead.taken(next.through);
+      this.#tellLeftOut(next);
     }
     return state;
+  }
+
+  #tellLeftOut({ leftOut, through }: Cut): void {
+    const { meter, logger, serverName } = this.#context;
+    for (const { kind, reason, count } of leftOut) {
+      meter.leftOut(serverName, this.#appserviceId, kind, reason, count);
+      logger.debug({ server_name: serverName, appservice_id: this.#appserviceId, kind, reason, entry_count: count, log_position: through }, 'entries are left out of what the appservice is sent');
+    }
   }
 }

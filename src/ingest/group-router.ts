@@ -13,6 +13,7 @@ import type { RoomState } from '../room/room-state.ts';
 import type { Entry, RoomDelta, Route, Segment } from '../store/segment.ts';
 import type { Fold } from './fold.ts';
 import { GroupDeviceKeys } from './group-device-keys.ts';
+import { GroupEphemeral } from './group-ephemeral.ts';
 import type { ItemSink } from './item-sink.ts';
 import { routeOthers } from './other-items.ts';
 import type { ParsedSubmission, SubmittedEvent, SubmittedRoom } from './submission.ts';
@@ -51,7 +52,9 @@ export class RoutedGroup implements ItemSink {
   /** Index → kind, of what is no event. */
   readonly #otherKinds = new Map<number, RoutedKind>();
   readonly #deviceKeys: GroupDeviceKeys;
-  readonly #runs: { stream: string; firstEntry: number; streamPosition: number; entryCount: number }[] = [];
+  readonly #ephemeral: GroupEphemeral;
+  /** See Segment.streamRuns. */
+  readonly #runs = new Map<string, number[]>();
   /** Of the submission that is being routed. */
   #stream = '';
   #bytes = 0;
@@ -59,7 +62,9 @@ export class RoutedGroup implements ItemSink {
   constructor(fold: Fold, submissions: readonly ParsedSubmission[]) {
     this.#fold = fold;
     this.#deviceKeys = new GroupDeviceKeys(fold, this);
+    this.#ephemeral = new GroupEphemeral(fold, this);
     for (const submission of submissions) this.verdicts.push(this.#route(submission));
+    this.#ephemeral.flush();
   }
 
   /** True if nothing of it needs the log. */
@@ -97,7 +102,7 @@ export class RoutedGroup implements ItemSink {
       roomDeltas: this.roomDeltas,
       streamPositions,
       ...(routes.length === 0 ? {} : { streamsBefore: this.#fold.streams.allPassed() }),
-      ...(this.#runs.length === 0 ? {} : { streamRuns: this.#runs }),
+      ...(this.#runs.size === 0 ? {} : { streamRuns: Object.fromEntries(this.#runs) }),
       ...(this.#deviceKeys.told.length === 0 ? {} : { deviceKeys: this.#deviceKeys.told }),
       registrationChanges: [],
       registrationsVersion: this.#fold.registrationsVersion,
@@ -145,7 +150,8 @@ export class RoutedGroup implements ItemSink {
       }
     }
     if (others !== undefined) {
-      const routedOthers = routeOthers(others, this.#fold, this.#deviceKeys, this, (position) => this.#passes(stream, position, passed));
+      const group = { fold: this.#fold, keys: this.#deviceKeys, ephemeral: this.#ephemeral, sink: this, stream };
+      const routedOthers = routeOthers(others, group, (position) => this.#passes(stream, position, passed));
       accepted += routedOthers.accepted;
       routed += routedOthers.routed;
     }
@@ -190,7 +196,7 @@ export class RoutedGroup implements ItemSink {
    */
   #applyContexts({ rooms, events, others }: ParsedSubmission, passed: number): void {
     if (rooms.length === 0) return;
-    const lasts = [events, others?.toDevice ?? [], others?.deviceLists ?? []].flatMap((items) => items.findLast(({ streamPosition }) => streamPosition !== 0)?.streamPosition ?? []);
+    const lasts = [events, others?.ephemeral ?? [], others?.toDevice ?? [], others?.deviceLists ?? []].flatMap((items) => items.findLast(({ streamPosition }) => streamPosition !== 0)?.streamPosition ?? []);
     if (lasts.length > 0 && Math.max(...lasts) < passed) return;
     for (const room of rooms) this.#applySnapshots(room);
     const told = new Set(rooms.flatMap(({ roomId, localMembers }) => (localMembers === undefined ? [] : [roomId])));
@@ -227,21 +233,24 @@ export class RoutedGroup implements ItemSink {
     return this.add('event', event.json, interested, streamPosition);
   }
 
-  add(kind: RoutedKind, json: Uint8Array, appserviceIds: readonly string[], streamPosition: number): number {
+  add(kind: RoutedKind, json: Uint8Array, appserviceIds: readonly string[], positions: number | ReadonlyMap<string, number>): number {
     if (appserviceIds.length === 0) return 0;
     const at = this.#json.push(json) - 1;
     if (kind !== 'event') this.#otherKinds.set(at, kind);
-    if (streamPosition !== 0) this.#addToRuns(at, streamPosition);
+    if (typeof positions !== 'number') for (const [stream, position] of positions) this.#addToRuns(at, stream, position);
+    else if (positions !== 0) this.#addToRuns(at, this.#stream, positions);
     this.#bytes += json.byteLength;
     for (const appserviceId of appserviceIds) this.#addToRoute(appserviceId, at, json.byteLength);
     return appserviceIds.length;
   }
 
-  #addToRuns(at: number, streamPosition: number): void {
-    const run = this.#runs.at(-1);
-    const stream = this.#stream;
-    if (run?.stream === stream && run.firstEntry + run.entryCount === at && run.streamPosition + run.entryCount === streamPosition) run.entryCount++;
-    else this.#runs.push({ stream, firstEntry: at, streamPosition, entryCount: 1 });
+  #addToRuns(at: number, stream: string, streamPosition: number): void {
+    let runs = this.#runs.get(stream);
+    if (runs === undefined) this.#runs.set(stream, (runs = []));
+    const last = runs.length - 3;
+    const entryCount = runs[last + 2] ?? 0;
+    if (entryCount > 0 && runs[last] === at - entryCount && runs[last + 1] === streamPosition - entryCount) runs[last + 2] = entryCount + 1;
+    else runs.push(at, streamPosition, 1);
   }
 
   #addToRoute(appserviceId: string, at: number, bytes: number): void {

@@ -54,6 +54,11 @@ export class RecentSegments implements RouteReader {
     return this.#bytes;
   }
 
+  /** Those kept now, newest first. Everything from the first position of the last on is among them. */
+  newestFirst(): Segment[] {
+    return this.#kept.slice(this.#head).map(({ segment }) => segment).reverse();
+  }
+
   /** The next segment of the log, durable. */
   add(segment: Segment): void {
     let bytes = SEGMENT_OVERHEAD_BYTES + segment.entries.length * ENTRY_OVERHEAD_BYTES;

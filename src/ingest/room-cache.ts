@@ -3,6 +3,7 @@
  * changes of it that the store's room documents lack). Clean rooms beyond the limit are forgotten, least recently used
  * first; dirty ones stay until a checkpoint has saved them.
  */
+import { JoinedRooms } from '../room/joined-rooms.ts';
 import { RoomState } from '../room/room-state.ts';
 import type { RoomDelta } from '../store/segment.ts';
 import type { FoldStore, StoredRoom } from '../store/port.ts';
@@ -18,6 +19,8 @@ export class RoomCache {
   #dirty = new Set<string>();
   /** Rooms of a checkpoint that is being saved: no longer dirty, not yet in the store. */
   #saving: ReadonlySet<string> = new Set();
+  /** Null until somebody asks: it takes memory for every membership. */
+  #joined: JoinedRooms | null = null;
 
   constructor(serverName: string, store: Pick<FoldStore, 'loadRooms'>, roomsMax: number) {
     this.#serverName = serverName;
@@ -49,6 +52,7 @@ export class RoomCache {
       const stored = await this.#store.loadRooms(this.#serverName, wanted);
       for (const roomId of wanted) this.#rooms.set(roomId, RoomState.unknown(roomId));
       for (const room of stored) this.#rooms.set(room.roomId, RoomState.fromStored(room));
+      if (this.#joined !== null) for (const roomId of wanted) this.get(roomId).watch(this.#joined);
     }
   }
 
@@ -62,6 +66,15 @@ export class RoomCache {
     const room = this.#rooms.get(roomId);
     if (room === undefined) throw new Error('the room was not loaded before it was used');
     return room;
+  }
+
+  /** The rooms in memory to which this local user is known to be joined. */
+  roomsOf(userId: string): Iterable<RoomState> {
+    if (this.#joined === null) {
+      this.#joined = new JoinedRooms();
+      for (const room of this.#rooms.values()) room.watch(this.#joined);
+    }
+    return this.#joined.of(userId);
   }
 
   /** The log has these changes, ending at `position`; `applied` says that the rooms in memory have them already. */
@@ -95,8 +108,9 @@ export class RoomCache {
   evict(): void {
     let excess = this.#rooms.size - this.#roomsMax;
     if (excess <= 0) return;
-    for (const roomId of this.#rooms.keys()) {
+    for (const [roomId, room] of this.#rooms) {
       if (this.#dirty.has(roomId) || this.#saving.has(roomId)) continue;
+      room.watch(null);
       this.#rooms.delete(roomId);
       if (--excess <= 0) return;
     }

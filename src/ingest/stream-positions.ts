@@ -32,6 +32,12 @@ export class StreamPositions {
     return seen !== undefined && seen !== SEVERAL && seen !== eventId;
   }
 
+  /** The stream and position at which an event was seen, if that is remembered. */
+  find(eventId: string): { stream: string; position: number } | undefined {
+    for (const [stream, { eventIds }] of this.#streams) for (const [position, seen] of eventIds) if (seen === eventId) return { stream, position };
+    return undefined;
+  }
+
   durablePosition(stream: string): number {
     return this.#streams.get(stream)?.durable ?? 0;
   }

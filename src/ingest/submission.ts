@@ -3,6 +3,7 @@
  */
 import type { CallPlace } from '../appservice/call-order.ts';
 import type { DeviceKeys, DeviceListChange } from '../appservice/device-extensions.ts';
+import type { EphemeralEvent } from '../appservice/ephemeral.ts';
 import type { RoutingEvent } from '../appservice/event.ts';
 
 /** A room event and the homeserver's stream position of it; 0 = none. */
@@ -33,8 +34,16 @@ export interface SubmittedDeviceList extends DeviceListChange {
   readonly streamPosition: number;
 }
 
+export interface SubmittedEphemeral {
+  readonly event: EphemeralEvent;
+  /** Of presence: rooms that its user is joined to, as far as the homeserver names them. */
+  readonly roomIds: readonly string[];
+  readonly streamPosition: number;
+}
+
 /** What a submission has beside room events. Positions do not decrease within a list. */
 export interface OtherItems {
+  readonly ephemeral: readonly SubmittedEphemeral[];
   readonly toDevice: readonly SubmittedToDevice[];
   readonly deviceLists: readonly SubmittedDeviceList[];
   /** Have no positions: the latest counts. */

@@ -15,6 +15,12 @@ import type { RoomDelta } from '../store/segment.ts';
 
 const NOBODY: readonly string[] = [];
 
+/** Told of each local user who is, or is no longer, joined to a room that it watches. Must not throw. */
+export interface MembershipWatch {
+  joined(room: RoomState, userId: string): void;
+  left(room: RoomState, userId: string): void;
+}
+
 export class RoomState {
   readonly roomId: string;
   /** Log position of the newest change. */
@@ -27,6 +33,7 @@ export class RoomState {
   /** Appservice → number of reasons. */
   #reasons = new Map<string, number>();
   #interested: readonly string[] | null = null;
+  #watch: MembershipWatch | null = null;
 
   private constructor(room: StoredRoom) {
     this.roomId = room.roomId;
@@ -77,8 +84,10 @@ export class RoomState {
         if (this.#partial.size === 0 && sameSet(this.#members, next)) return [];
         const inverses: RoomDelta[] = [{ kind: 'members', roomId, userIds: this.#members === null ? null : [...this.#members] }];
         for (const [userId, joined] of this.#partial) inverses.push({ kind: joined ? 'joined' : 'left', roomId, userId });
+        this.#tellAll('left');
         this.#members = next;
         this.#partial = new Map();
+        this.#tellAll('joined');
         this.#recount();
         return inverses;
       }
@@ -110,6 +119,32 @@ export class RoomState {
     else for (const [userId, joined] of this.#partial) if (joined) yield userId;
   }
 
+  /** From here on `watch` is told, of those who are joined already too. Null: nobody is any more; the one before is told that all left. */
+  watch(watch: MembershipWatch | null): void {
+    this.#tellAll('left');
+    this.#watch = watch;
+    this.#tellAll('joined');
+  }
+
+  #tellAll(what: 'joined' | 'left'): void {
+    if (this.#watch !== null) for (const userId of this.joinedUsers()) this.#watch[what](this, userId);
+  }
+
+  /** Those that are known; the local ones count (R37). */
+  roomAliases(): Iterable<string> {
+    return this.#aliases ?? NOBODY;
+  }
+
+  /** The whole list of joined local users is known. */
+  get knowsMembers(): boolean {
+    return this.#members !== null;
+  }
+
+  /** The whole list of local aliases is known. */
+  get knowsAliases(): boolean {
+    return this.#aliases !== null;
+  }
+
   /** True if an unknown part could make an appservice interested. */
   wantsContext(index: NamespaceIndex): boolean {
     return (this.#aliases === null && index.hasNamespaces('aliases')) || (this.#members === null && index.wantsUsers);
@@ -121,13 +156,13 @@ export class RoomState {
       if (this.#members.has(userId) === joined) return [];
       if (joined) this.#members.add(userId);
       else this.#members.delete(userId);
-      this.#countUser(userId, joined ? 1 : -1);
+      this.#moved(userId, joined);
       return [{ kind: joined ? 'left' : 'joined', roomId, userId }];
     }
     const before = this.#partial.get(userId);
     if (before === joined) return [];
     this.#partial.set(userId, joined);
-    if ((before === true) !== joined) this.#countUser(userId, joined ? 1 : -1);
+    if ((before === true) !== joined) this.#moved(userId, joined);
     if (before === undefined) return [{ kind: 'forgotten', roomId, userId }];
     return [{ kind: before ? 'joined' : 'left', roomId, userId }];
   }
@@ -136,7 +171,7 @@ export class RoomState {
     const before = this.#partial.get(userId);
     if (before === undefined) return [];
     this.#partial.delete(userId);
-    if (before) this.#countUser(userId, -1);
+    if (before) this.#moved(userId, false);
     return [{ kind: before ? 'joined' : 'left', roomId: this.roomId, userId }];
   }
 
@@ -153,8 +188,9 @@ export class RoomState {
     for (const [userId, joined] of this.#partial) if (joined) this.#add(index.interested('users', userId), 1);
   }
 
-  #countUser(userId: string, by: 1 | -1): void {
-    if (this.#index !== null) this.#add(this.#index.interested('users', userId), by);
+  #moved(userId: string, joined: boolean): void {
+    if (this.#index !== null) this.#add(this.#index.interested('users', userId), joined ? 1 : -1);
+    this.#watch?.[joined ? 'joined' : 'left'](this, userId);
   }
 
   #add(appserviceIds: readonly string[], by: 1 | -1): void {

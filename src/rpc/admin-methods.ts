@@ -2,6 +2,8 @@
 import type { MessageInitShape, MessageShape } from '@bufbuild/protobuf';
 import type {
   DeleteRegistrationRequestSchema,
+  ExplainRoutingRequestSchema,
+  ExplainRoutingResponseSchema,
   GetAppserviceResponseSchema,
   GetRegistrationResponseSchema,
   ListAppservicesRequestSchema,
@@ -16,6 +18,7 @@ import type {
 import { DeleteRegistrationRequest_Backlog as Backlog } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
 import type { Caller } from './authentication.ts';
 import { appserviceIdFrom, appserviceTo, domainEventTo, invalid } from './conversion.ts';
+import { explanationTo, explanationWantedFrom } from './explanation-conversion.ts';
 import { OperatorMethods } from './operator-methods.ts';
 import { pageSize, pageToken } from './page.ts';
 import type { AdminPort, AppserviceStatus, Homeservers, PutRegistrationRequest } from './ports.ts';
@@ -84,6 +87,10 @@ export class AdminMethods {
 
   retryNow(request: AppserviceRequest, caller: Caller): Promise<AppserviceAnswer> {
     return answered(this.#admin(request, caller).retryNow(idOf(request), caller.name));
+  }
+
+  async explainRouting(request: MessageShape<typeof ExplainRoutingRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof ExplainRoutingResponseSchema>> {
+    return explanationTo(await this.#admin(request, caller).explainRouting(explanationWantedFrom(request)));
   }
 
   /** Until `signal` aborts. */

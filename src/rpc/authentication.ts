@@ -55,6 +55,7 @@ export const METHOD_ROLES: Readonly<Record<string, readonly Role[]>> = {
   [`${ADMIN}/DiscardTransaction`]: ['admin'],
   [`${ADMIN}/ReplayEvents`]: ['admin'],
   [`${ADMIN}/ListAuditEntries`]: READERS,
+  [`${ADMIN}/ExplainRouting`]: READERS,
   [`${ADMIN}/WatchEvents`]: READERS,
 };
 

@@ -52,7 +52,7 @@ export function streamName(name: string | undefined): string {
 }
 
 /** The text, if it has at most so many bytes. */
-function short(text: string, bytesMax: number, field: string): string {
+export function short(text: string, bytesMax: number, field: string): string {
   if (text.length > bytesMax || Buffer.byteLength(text) > bytesMax) throw invalid(field, `This field has at most ${bytesMax} bytes.`);
   return text;
 }
@@ -156,7 +156,11 @@ const STATES: Readonly<Record<DeliveryState, WireState>> = {
 
 const HELD_BY = { no_url: Appservice_HeldBy.NO_URL, paused: Appservice_HeldBy.PAUSED, parked: Appservice_HeldBy.PARKED } as const;
 
-function timestamp(timeMs: number): Timestamp {
+export function heldByTo(heldBy: AppserviceStatus['heldBy']): Appservice_HeldBy {
+  return heldBy === null ? Appservice_HeldBy.UNSPECIFIED : HELD_BY[heldBy];
+}
+
+export function timestamp(timeMs: number): Timestamp {
   return timestampFromMs(Math.floor(timeMs));
 }
 
@@ -193,7 +197,7 @@ export function appserviceTo(status: AppserviceStatus): MessageInitShape<typeof 
     deliveredEntries: BigInt(status.deliveredEntries),
     attempts: BigInt(status.attempts),
     failedAttempts: BigInt(status.failedAttempts),
-    heldBy: heldBy === null ? Appservice_HeldBy.UNSPECIFIED : HELD_BY[heldBy],
+    heldBy: heldByTo(heldBy),
     quarantinedEntries: BigInt(status.quarantinedEntries),
   };
 }
@@ -211,5 +215,7 @@ export function domainEventTo({ timeMs, event }: DomainEventRecord, droppedCount
       return { ...common, event: { case: 'userProvisioned', value: { serviceId: event.service_id, userId: event.user_id } } };
     case 'alias_provisioned':
       return { ...common, event: { case: 'aliasProvisioned', value: { serviceId: event.service_id, alias: event.alias } } };
+    case 'escalation':
+      return { ...common, event: { case: 'escalation', value: { serviceId: event.service_id, errorRate: event.error_rate } } };
   }
 }

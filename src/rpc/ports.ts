@@ -8,6 +8,7 @@ import type { Actor, AuthorizeRequest, NamespaceVerdict } from '../appservice/au
 import type { DeviceKeys } from '../appservice/device-extensions.ts';
 import type { DeliveryState } from '../appservice/delivery-state.ts';
 import type { DomainEventRecord } from '../appservice/domain-event.ts';
+import type { RoutingVerdict } from '../appservice/explain.ts';
 import type { Subject } from '../appservice/identifier.ts';
 import type { KeysResult } from '../appservice/key-request.ts';
 import type { PingOutcome } from '../appservice/ping.ts';
@@ -31,6 +32,7 @@ export interface Submission {
 
 /** What a request has beside room events, as it came. */
 export interface OtherItems {
+  readonly ephemeral: readonly { readonly json: Uint8Array; readonly roomIds: readonly string[]; readonly streamPosition: number }[];
   readonly toDevice: readonly { readonly json: Uint8Array; readonly toUserId: string; readonly toDeviceId: string; readonly streamPosition: number }[];
   readonly deviceLists: readonly { readonly userId: string; readonly roomIds: readonly string[]; readonly left: boolean; readonly streamPosition: number }[];
   readonly deviceKeys: readonly DeviceKeys[];
@@ -122,6 +124,36 @@ export interface PutRegistrationRequest {
   readonly resumeParked: boolean;
 }
 
+export interface ExplainRoutingRequest {
+  readonly event: { readonly kind: 'json'; readonly json: Uint8Array } | { readonly kind: 'id'; readonly eventId: string };
+  /** What to take for known of rooms, for this question. */
+  readonly rooms: readonly RoomContext[];
+}
+
+/** Where an event is on its way to one appservice. */
+export interface EventDelivery {
+  readonly whereabouts: 'not_routed' | 'queued' | 'in_flight' | 'held' | 'delivered' | 'quarantined' | 'given_up';
+  readonly txnId: string | null;
+  readonly attemptCount: number;
+  readonly nextAttemptTimeMs: number | null;
+  readonly heldBy: AppserviceStatus['heldBy'];
+}
+
+export interface RoutingExplanation {
+  readonly eventId: string;
+  /** Null: the event was given as JSON. */
+  readonly search: {
+    readonly found: { readonly position: number; readonly timeMs: number } | null;
+    readonly oldest: { readonly position: number; readonly timeMs: number } | null;
+    readonly isComplete: boolean;
+    readonly seen: { readonly stream: string; readonly position: number } | undefined;
+  } | null;
+  /** Null: the event was not found. */
+  readonly room: { readonly roomId: string; readonly knowsMembers: boolean; readonly memberCount: number; readonly knowsAliases: boolean; readonly aliasCount: number } | null;
+  /** `delivery` is null for an event that was given as JSON. */
+  readonly appservices: readonly (RoutingVerdict & { readonly delivery: EventDelivery | null })[];
+}
+
 export interface Page<Item> {
   readonly items: readonly Item[];
   /** Pass to go on; empty at the end. */
@@ -191,6 +223,8 @@ export interface AdminPort {
   listQuarantined(appserviceId: string, pageSize: number, pageToken: string, withBodies: boolean): Promise<Page<ShelvedTransaction>>;
   /** Newest first; of one appservice unless `appserviceId` is undefined. */
   listAudit(appserviceId: string | undefined, pageSize: number, pageToken: string): Promise<Page<AuditRecord>>;
+  /** An event that is not found is an answer. */
+  explainRouting(request: ExplainRoutingRequest): Promise<RoutingExplanation>;
   /**
    * Domain events from now on, until `signal` aborts; only of `appserviceIds` unless that is empty. A slow reader
    * loses the oldest: `droppedCount` says how many were lost just before this one.

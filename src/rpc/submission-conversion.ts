@@ -13,9 +13,10 @@ const MEMBERS_MAX = 200_000;
 type Request = MessageShape<typeof SubmitEventsRequestSchema>;
 
 /** The JSON bytes that a request holds on to. */
-export function submissionBytes({ events, toDevice }: Request): number {
+export function submissionBytes({ events, ephemeral, toDevice }: Request): number {
   let bytes = 0;
   for (const { json } of events) bytes += json.byteLength;
+  for (const { json } of ephemeral) bytes += json.byteLength;
   for (const { json } of toDevice) bytes += json.byteLength;
   return bytes;
 }
@@ -23,22 +24,26 @@ export function submissionBytes({ events, toDevice }: Request): number {
 export function submissionFrom(request: Request): Submission {
   const { events, rooms } = request;
   boundItems(request);
-  if (rooms.length > ROOMS_MAX) throw invalid('rooms', `A request has at most ${ROOMS_MAX} rooms; this one has ${rooms.length}. Divide it.`);
   const others = othersFrom(request);
   return {
     stream: streamName(request.stream),
     events: events.map(({ json, streamPosition }, at) => ({ json, streamPosition: position(streamPosition, `events[${at}].stream_position`) })),
-    rooms: rooms.map((room, at): RoomContext => {
-      const roomId = room.roomId;
-      if (roomId === '' || Buffer.byteLength(roomId) > ROOM_ID_BYTES_MAX) throw invalid(`rooms[${at}].room_id`, `A room context needs a room_id of at most ${ROOM_ID_BYTES_MAX} bytes.`);
-      return {
-        roomId,
-        localAliases: bounded(room.localAliases?.roomAliases, ALIASES_MAX, `rooms[${at}].local_aliases.room_aliases`),
-        localMembers: bounded(room.localMembers?.userIds, MEMBERS_MAX, `rooms[${at}].local_members.user_ids`),
-      };
-    }),
+    rooms: roomContextsFrom(rooms),
     ...(others === undefined ? {} : { others }),
   };
+}
+
+export function roomContextsFrom(rooms: Request['rooms']): RoomContext[] {
+  if (rooms.length > ROOMS_MAX) throw invalid('rooms', `A request has at most ${ROOMS_MAX} rooms; this one has ${rooms.length}. Divide it.`);
+  return rooms.map((room, at) => {
+    const roomId = room.roomId;
+    if (roomId === '' || Buffer.byteLength(roomId) > ROOM_ID_BYTES_MAX) throw invalid(`rooms[${at}].room_id`, `A room context needs a room_id of at most ${ROOM_ID_BYTES_MAX} bytes.`);
+    return {
+      roomId,
+      localAliases: bounded(room.localAliases?.roomAliases, ALIASES_MAX, `rooms[${at}].local_aliases.room_aliases`),
+      localMembers: bounded(room.localMembers?.userIds, MEMBERS_MAX, `rooms[${at}].local_members.user_ids`),
+    };
+  });
 }
 
 function bounded(list: string[] | undefined, countMax: number, field: string): readonly string[] | undefined {
@@ -52,11 +57,12 @@ export function submissionResultTo(result: SubmissionResult): MessageInitShape<t
 }
 
 /** Throws an RpcStatus if the request has more items than it may, all lists together. */
-function boundItems({ events, toDevice, deviceLists, deviceKeys }: Request): void {
-  const count = events.length + toDevice.length + deviceLists.length + deviceKeys.length;
+function boundItems({ events, ephemeral, toDevice, deviceLists, deviceKeys }: Request): void {
+  const count = events.length + ephemeral.length + toDevice.length + deviceLists.length + deviceKeys.length;
   if (count <= ITEMS_MAX) return;
   const [longest] = [
     { field: 'events', length: events.length },
+    { field: 'ephemeral', length: ephemeral.length },
     { field: 'to_device', length: toDevice.length },
     { field: 'device_lists', length: deviceLists.length },
     { field: 'device_keys', length: deviceKeys.length },
@@ -65,9 +71,10 @@ function boundItems({ events, toDevice, deviceLists, deviceKeys }: Request): voi
 }
 
 /** Undefined if there are none. */
-function othersFrom({ toDevice, deviceLists, deviceKeys }: Request): OtherItems | undefined {
-  if (toDevice.length + deviceLists.length + deviceKeys.length === 0) return undefined;
+function othersFrom({ ephemeral, toDevice, deviceLists, deviceKeys }: Request): OtherItems | undefined {
+  if (ephemeral.length + toDevice.length + deviceLists.length + deviceKeys.length === 0) return undefined;
   return {
+    ephemeral: ephemeral.map(({ json, roomIds, streamPosition }, at) => ({ json, roomIds, streamPosition: position(streamPosition, `ephemeral[${at}].stream_position`) })),
     toDevice: toDevice.map(({ json, toUserId, toDeviceId, streamPosition }, at) => ({ json, toUserId, toDeviceId, streamPosition: position(streamPosition, `to_device[${at}].stream_position`) })),
     deviceLists: deviceLists.map(({ userId, roomIds, left, streamPosition }, at) => ({ userId, roomIds, left, streamPosition: position(streamPosition, `device_lists[${at}].stream_position`) })),
     deviceKeys: deviceKeys.map(({ userId, deviceId, oneTimeKeyCounts, unusedFallbackKeyTypes }) => ({ userId, deviceId, oneTimeKeyCounts, unusedFallbackKeyTypes })),

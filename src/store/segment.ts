@@ -62,8 +62,12 @@ export interface Segment {
   readonly streamPositions: Readonly<Record<string, number>>;
   /** Where every stream stood before this segment. Absent: nothing is routed by it, or it is not known. */
   readonly streamsBefore?: Readonly<Record<string, number>>;
-  /** Which entries have which stream positions, by ascending index. Absent: none has one, or it is not known. */
-  readonly streamRuns?: readonly StreamRun[];
+  /**
+   * Which entries have which stream positions. By stream, runs of consecutive entries with consecutive positions, each
+   * as its first entry's index, that entry's position, and the number of entries, flattened and by ascending index:
+   * `[0, 7, 2, 5, 12, 1]` is 7 and 8 for the entries 0 and 1, and 12 for entry 5. Absent: none has one, or it is not known.
+   */
+  readonly streamRuns?: Readonly<Record<string, readonly number[]>>;
   /** The latest numbers of keys of devices that an appservice is told of. Absent: none changed. */
   readonly deviceKeys?: readonly DeviceKeys[];
   /** Its entries are those of this transaction, out of the quarantine. Absent: they came from the homeserver. */
@@ -86,15 +90,6 @@ export interface RedeliveredKey {
 export interface Redelivery extends RedeliveredKey {
   /** Redelivered before, and known to have left the quarantine: they need not be remembered any more. */
   readonly settled: readonly RedeliveredKey[];
-}
-
-/** Consecutive entries of one stream: the first has `streamPosition`, each further one the next. */
-export interface StreamRun {
-  readonly stream: string;
-  /** Index in the segment. */
-  readonly firstEntry: number;
-  readonly streamPosition: number;
-  readonly entryCount: number;
 }
 
 /** Log position of the last entry. */

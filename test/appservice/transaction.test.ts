@@ -9,7 +9,7 @@ import type { CutTerms, TransactionEntry } from '../../src/appservice/transactio
 import { transactionBody } from '../../src/appservice/transaction-body.ts';
 
 const entry = (position: number, text: string, kind: RoutedKind = 'event'): TransactionEntry => ({ position, kind, json: Buffer.from(text), timeMs: position });
-const TERMS: CutTerms = { eventsMax: 100, ephemeralMax: 100, toDeviceMax: 100, bytesMax: 1_000_000, entriesMax: Infinity, bodyKeys: [] };
+const TERMS: CutTerms = { eventsMax: 100, ephemeralMax: 100, toDeviceMax: 100, bytesMax: 1_000_000, entriesMax: Infinity, bodyKeys: [], ephemeralFromMs: 0, overtaken: new Set() };
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString();
 
 test('R50 a body without events is {"events":[]}', () => {
@@ -56,7 +56,7 @@ test('R62 R70 R72 a cut is the longest beginning within every limit, less what i
     const bodyKeys = bodyKeysOf({ receive_ephemeral: stable, push_ephemeral_unstable: unstable, device_extensions: device });
     const entries = all.map(({ kind: of, size }, at) => entry(3 * at + 1, '7'.repeat(size), of));
     const isWanted = ({ kind: of }: TransactionEntry): boolean => of === 'event' || bodyKeys.some((key) => KIND_OF_KEY[key] === of);
-    const cut = cutTransaction(entries, 0, through, { ...limits, bodyKeys });
+    const cut = cutTransaction(entries, 0, through, { ...TERMS, ...limits, bodyKeys });
     assert.ok(cut !== null);
     const dealtWith = entries.filter(({ position }) => position <= cut.through);
     const chosen = entries.filter(({ position }) => isChosen(cut.ranges, position));

@@ -11,7 +11,7 @@ import { MemoryLog } from '../support/memory-store.ts';
 import { registration, SERVER, submission } from '../support/routing.ts';
 
 const IDS = ['a', 'b'];
-const STREAMS = ['', 'to_device'];
+const STREAMS = ['', 'to_device', '__proto__'];
 const USERS = ['@_a_x:hs.test', '@_b_x:hs.test', '@nobody:hs.test'];
 
 interface Item {
@@ -44,7 +44,7 @@ async function submitAll(world: LedgerWorld, all: readonly { stream: string; ite
     });
     const events = placed.filter(({ isEvent }) => isEvent).map(({ id, user, streamPosition }) => ({ id, room: '!r:hs.test', sender: USERS[user] ?? '', at: streamPosition }));
     const toDevice = placed.filter(({ isEvent }) => !isEvent).map(({ id, user, streamPosition }) => ({ json: Buffer.from(JSON.stringify({ event_id: id })), userId: USERS[user] ?? '', streamPosition }));
-    const others: OtherItems = { toDevice, deviceLists: [], deviceKeys: [], roomIds: [], count: toDevice.length };
+    const others: OtherItems = { ephemeral: [], toDevice, deviceLists: [], deviceKeys: [], roomIds: [], count: toDevice.length };
     await world.ledger.submit(submission(events, { stream, others }));
   }
   await world.ledger.flush();

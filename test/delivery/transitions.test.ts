@@ -12,7 +12,7 @@ const FAILURE = { kind: 'timeout', httpStatus: null, message: 'No answer.', time
 const fresh = firstState('hs.example', 'a', 10, 'r1');
 
 function cut(after: number, through: number): Cut {
-  return { after, through, ranges: [after + 1, through], bodyKeys: [], entryCount: through - after, settled: { entries: through - after, bytes: 0 }, oldestTimeMs: 1, isFull: false, body: new Uint8Array(0) };
+  return { after, through, ranges: [after + 1, through], bodyKeys: [], entryCount: through - after, ephemeralCount: 0, leftOut: [], settled: { entries: through - after, bytes: 0 }, oldestTimeMs: 1, isFull: false, body: new Uint8Array(0) };
 }
 
 function must(change: StateChange, state: AppserviceState): AppserviceState {

@@ -184,7 +184,7 @@ test('R137 a ping that succeeds wakes a backed-off queue at once; one that fails
     answer(isUp ? 200 : 503)(connection, request);
   };
   await using appservice = await Receiver.start(behave);
-  await using router = await startService({ settings: { delivery: { eventsMax: 100, ephemeralMax: 100, toDeviceMax: 100, bytesMax: 1_000_000, backoff: { firstMs: HOUR_MS, maxMs: HOUR_MS } } } });
+  await using router = await startService({ settings: { delivery: { eventsMax: 100, ephemeralMax: 100, toDeviceMax: 100, ephemeralAgeMaxMs: 300_000, bytesMax: 1_000_000, backoff: { firstMs: HOUR_MS, maxMs: HOUR_MS } } } });
   await put(router.admin, yaml('irc', { url: appservice.url }).replace('!irc_', '!'));
   await submit(router.homeserver, 'waits', 1);
   while ((await statusOf(router.admin, 'irc')).failedAttempts < 1n);
@@ -204,7 +204,7 @@ test('R137 a ping that succeeds wakes a backed-off queue at once; one that fails
 
 test('control: RetryNow delivers it as well, so what the queue waits for is nothing but its time', { timeout: 20_000 }, async () => {
   await using appservice = await Receiver.start(answer(503), answer(200));
-  await using router = await startService({ settings: { delivery: { eventsMax: 100, ephemeralMax: 100, toDeviceMax: 100, bytesMax: 1_000_000, backoff: { firstMs: HOUR_MS, maxMs: HOUR_MS } } } });
+  await using router = await startService({ settings: { delivery: { eventsMax: 100, ephemeralMax: 100, toDeviceMax: 100, ephemeralAgeMaxMs: 300_000, bytesMax: 1_000_000, backoff: { firstMs: HOUR_MS, maxMs: HOUR_MS } } } });
   await put(router.admin, yaml('irc', { url: appservice.url }).replace('!irc_', '!'));
   await submit(router.homeserver, 'waits', 1);
   while ((await statusOf(router.admin, 'irc')).failedAttempts < 1n);

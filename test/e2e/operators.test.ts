@@ -22,7 +22,7 @@ const NOT_FOUND = 5;
 const FAILED_PRECONDITION = 9;
 const LIMIT = { timeout: 60_000 };
 const DAY_MS = 86_400_000;
-const SETTINGS = { logRetentionMs: DAY_MS, delivery: { eventsMax: 3, ephemeralMax: 100, toDeviceMax: 100, bytesMax: 1_000_000, backoff: { firstMs: 5, maxMs: 20 } } };
+const SETTINGS = { logRetentionMs: DAY_MS, delivery: { eventsMax: 3, ephemeralMax: 100, toDeviceMax: 100, bytesMax: 1_000_000, ephemeralAgeMaxMs: DAY_MS, backoff: { firstMs: 5, maxMs: 20 } } };
 
 const mongod = await startMongod();
 after(async () => {

@@ -21,6 +21,7 @@ interface Items {
 
 function submit({ events = [], toDevice = [], lists = [], keys = [] }: Items): ParsedSubmission {
   const others: OtherItems = {
+    ephemeral: [],
     toDevice: toDevice.map(({ text, to, at = 0 }) => ({ json: Buffer.from(text), userId: to, streamPosition: at })),
     deviceLists: lists.map(({ of, rooms = [], left = false, at = 0 }) => ({ userId: of, roomIds: rooms, left, streamPosition: at })),
     deviceKeys: keys,

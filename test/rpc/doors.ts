@@ -108,6 +108,7 @@ export class ScriptedHouse {
     replay: () => Promise.resolve({ status: STATUS, from: 12 }),
     listQuarantined: (_id, _pageSize, _pageToken, withBodies) => Promise.resolve({ items: [{ ...SHELVED, body: withBodies ? Buffer.from('{"events":[]}') : null }], nextPageToken: '17' }),
     listAudit: () => Promise.resolve({ items: [AUDITED], nextPageToken: '' }),
+    explainRouting: ({ event }) => Promise.resolve({ eventId: event.kind === 'id' ? event.eventId : '$json', search: null, room: null, appservices: [] }),
     watch: (_ids, signal) => silentUntil(signal),
   };
 }

@@ -15,6 +15,7 @@ const delta = fc.oneof(
 );
 const change = fc.record({ kind: fc.constant('put' as const), appserviceId: fc.string({ unit: 'binary' }), registration: fc.string({ unit: 'binary' }).map(registrationOf), resumeParked: fc.boolean() }, { noNullPrototype: true });
 const route = fc.record({ appserviceId: fc.string({ unit: 'binary' }), ranges: fc.array(fc.nat()), entryCount: fc.nat(), bytes: fc.nat() }, { noNullPrototype: true });
+const keys = fc.record({ userId: fc.string({ unit: 'binary' }), deviceId: fc.string(), oneTimeKeyCounts: fc.dictionary(fc.string({ unit: 'binary' }), fc.nat(), { noNullPrototype: true }), unusedFallbackKeyTypes: fc.array(fc.string()) }, { noNullPrototype: true });
 const segments: fc.Arbitrary<Segment> = fc.record({
   serverName: fc.string(),
   firstPosition: fc.maxSafeNat(),
@@ -22,11 +23,14 @@ const segments: fc.Arbitrary<Segment> = fc.record({
   routes: fc.array(route),
   roomDeltas: fc.array(delta),
   streamPositions: fc.dictionary(fc.string({ unit: 'binary' }), fc.maxSafeNat(), { noNullPrototype: true }),
+  streamsBefore: fc.dictionary(fc.string({ unit: 'binary' }), fc.maxSafeNat(), { noNullPrototype: true }),
+  streamRuns: fc.dictionary(fc.string({ unit: 'binary' }), fc.array(fc.maxSafeNat()), { noNullPrototype: true }),
+  deviceKeys: fc.array(keys),
   registrationChanges: fc.array(change),
   registrationsVersion: fc.maxSafeNat(),
   nonce: fc.string({ unit: 'binary' }),
   timeMs: fc.maxSafeNat(),
-}, { noNullPrototype: true });
+}, { noNullPrototype: true, requiredKeys: ['serverName', 'firstPosition', 'entries', 'routes', 'roomDeltas', 'streamPositions', 'registrationChanges', 'registrationsVersion', 'nonce', 'timeMs'] });
 
 function decoded(bytes: Uint8Array): Segment {
   return decodeSegment('hs', 1, bytes);

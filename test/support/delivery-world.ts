@@ -231,6 +231,7 @@ export class DeliveryWorld {
       meter: {
         attempt: (_serverName, appserviceId, outcome) => this.metered.push(`attempt ${appserviceId} ${outcome}`),
         delivered: (_serverName, appserviceId, count) => this.metered.push(`delivered ${appserviceId} ${count}`),
+        leftOut: (_serverName, appserviceId, kind, reason, count) => this.metered.push(`left out ${appserviceId} ${kind} ${reason} ${count}`),
       },
       events: { emit: ({ event }) => void this.events.push(event) },
       settings: { ...DELIVERY_DEFAULTS, ...options.settings },

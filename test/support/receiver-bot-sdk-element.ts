@@ -31,6 +31,7 @@ export async function startElementBotSdk({ hsToken, asToken, homeserverUrl, serv
   // The two halves of its own begin(), but on a port that is free.
   const receiver = await LibraryReceiver.listen((request, response) => void appservice.expressAppInstance(request, response), port);
   await appservice.botIntent.ensureRegistered();
+  appservice.on('ephemeral.event', (event: unknown) => receiver.emitted(event));
   appservice.on('room.event', (_roomId: string, event: unknown) => receiver.emitted(event));
   return receiver;
 }

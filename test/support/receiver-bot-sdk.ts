@@ -24,6 +24,7 @@ export async function startBotSdk({ hsToken, asToken, homeserverUrl, serverName 
   // The two halves of its own begin(), but on a port that is free.
   const receiver = await LibraryReceiver.listen((request, response) => void appservice.expressAppInstance(request, response), port);
   await appservice.botIntent.ensureRegistered();
+  appservice.on('ephemeral.event', (event: unknown) => receiver.emitted(event));
   appservice.on('room.event', (_roomId: string, event: unknown) => receiver.emitted(event));
   for (const name of OTHERS) appservice.on(name, (value: unknown) => onOther(name, value));
   return receiver;

@@ -53,7 +53,12 @@ export class LibraryReceiver implements AsyncDisposable {
 
   /** Resolves when so many events have been emitted. */
   async received(count: number): Promise<void> {
-    while (this.events.length < count) {
+    await this.until(() => this.events.length >= count);
+  }
+
+  /** Resolves when it holds, looked at whenever something is emitted. */
+  async until(holds: () => boolean): Promise<void> {
+    while (!holds()) {
       await new Promise<void>((resolve) => {
         this.#waiting.add(resolve);
       });

@@ -6,19 +6,23 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { AliasProvisioned, Appservice, DeliveryFailed, EventsDelivered, StateChanged, UserProvisioned, Warning } from "./appservice_pb.ts";
+import type { AliasProvisioned, Appservice, DeliveryFailed, Escalation, EventsDelivered, StateChanged, UserProvisioned, Warning } from "./appservice_pb.ts";
 import { file_matrix_appservice_v1_appservice } from "./appservice_pb.ts";
+import type { RoomContext } from "./event_pb.ts";
+import { file_matrix_appservice_v1_event } from "./event_pb.ts";
 import type { AuditEntry, QuarantinedTransaction } from "./operation_pb.ts";
 import { file_matrix_appservice_v1_operation } from "./operation_pb.ts";
 import type { Registration } from "./registration_pb.ts";
 import { file_matrix_appservice_v1_registration } from "./registration_pb.ts";
+import type { LogSearch, RoomFacts, RoutingExplanation } from "./routing_explanation_pb.ts";
+import { file_matrix_appservice_v1_routing_explanation } from "./routing_explanation_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file matrix/appservice/v1/appservice_admin_service.proto.
  */
 export const file_matrix_appservice_v1_appservice_admin_service: GenFile = /*@__PURE__*/
-  fileDesc("CjNtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX2FkbWluX3NlcnZpY2UucHJvdG8SFG1hdHJpeC5hcHBzZXJ2aWNlLnYxIssBChZQdXRSZWdpc3RyYXRpb25SZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESEwoEeWFtbBgCIAEoCUIDgAEBSAASOgoMcmVnaXN0cmF0aW9uGAMgASgLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuUmVnaXN0cmF0aW9uSAASFQoNdmFsaWRhdGVfb25seRgEIAEoCBIVCg1yZXN1bWVfcGFya2VkGAUgASgIQggKBnNvdXJjZUIOCgxfc2VydmVyX25hbWUihAEKF1B1dFJlZ2lzdHJhdGlvblJlc3BvbnNlEjgKDHJlZ2lzdHJhdGlvbhgBIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZ2lzdHJhdGlvbhIvCgh3YXJuaW5ncxgCIAMoCzIdLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhcm5pbmciWQoWR2V0UmVnaXN0cmF0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIlMKF0dldFJlZ2lzdHJhdGlvblJlc3BvbnNlEjgKDHJlZ2lzdHJhdGlvbhgBIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZ2lzdHJhdGlvbiJrChhMaXN0UmVnaXN0cmF0aW9uc1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCUIOCgxfc2VydmVyX25hbWUibwoZTGlzdFJlZ2lzdHJhdGlvbnNSZXNwb25zZRI5Cg1yZWdpc3RyYXRpb25zGAEgAygLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuUmVnaXN0cmF0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLxAQoZRGVsZXRlUmVnaXN0cmF0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSSAoHYmFja2xvZxgDIAEoDjI3Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGV0ZVJlZ2lzdHJhdGlvblJlcXVlc3QuQmFja2xvZyJJCgdCYWNrbG9nEhcKE0JBQ0tMT0dfVU5TUEVDSUZJRUQQABITCg9CQUNLTE9HX0RJU0NBUkQQARIQCgxCQUNLTE9HX1BBUksQAkIOCgxfc2VydmVyX25hbWUiHAoaRGVsZXRlUmVnaXN0cmF0aW9uUmVzcG9uc2UiVwoUR2V0QXBwc2VydmljZVJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIVCg1hcHBzZXJ2aWNlX2lkGAIgASgJQg4KDF9zZXJ2ZXJfbmFtZSJNChVHZXRBcHBzZXJ2aWNlUmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UiaQoWTGlzdEFwcHNlcnZpY2VzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJQg4KDF9zZXJ2ZXJfbmFtZSJpChdMaXN0QXBwc2VydmljZXNSZXNwb25zZRI1CgthcHBzZXJ2aWNlcxgBIAMoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlcKFFBhdXNlRGVsaXZlcnlSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiTQoVUGF1c2VEZWxpdmVyeVJlc3BvbnNlEjQKCmFwcHNlcnZpY2UYASABKAsyIC5tYXRyaXguYXBwc2VydmljZS52MS5BcHBzZXJ2aWNlIlgKFVJlc3VtZURlbGl2ZXJ5UmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIk4KFlJlc3VtZURlbGl2ZXJ5UmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UiUgoPUmV0cnlOb3dSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiSAoQUmV0cnlOb3dSZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZSJWChJXYXRjaEV2ZW50c1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIWCg5hcHBzZXJ2aWNlX2lkcxgCIAMoCUIOCgxfc2VydmVyX25hbWUiqAMKE1dhdGNoRXZlbnRzUmVzcG9uc2USKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASQQoQZXZlbnRzX2RlbGl2ZXJlZBgCIAEoCzIlLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV2ZW50c0RlbGl2ZXJlZEgAEj8KD2RlbGl2ZXJ5X2ZhaWxlZBgDIAEoCzIkLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGl2ZXJ5RmFpbGVkSAASOwoNc3RhdGVfY2hhbmdlZBgEIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlN0YXRlQ2hhbmdlZEgAEkEKEHVzZXJfcHJvdmlzaW9uZWQYBSABKAsyJS5tYXRyaXguYXBwc2VydmljZS52MS5Vc2VyUHJvdmlzaW9uZWRIABJDChFhbGlhc19wcm92aXNpb25lZBgGIAEoCzImLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFsaWFzUHJvdmlzaW9uZWRIABIVCg1kcm9wcGVkX2NvdW50GAggASgDQgcKBWV2ZW50ImgKFVN0b3BBcHBzZXJ2aWNlUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSDgoGcmVhc29uGAMgASgJQg4KDF9zZXJ2ZXJfbmFtZSJOChZTdG9wQXBwc2VydmljZVJlc3BvbnNlEjQKCmFwcHNlcnZpY2UYASABKAsyIC5tYXRyaXguYXBwc2VydmljZS52MS5BcHBzZXJ2aWNlInkKFlNraXBUcmFuc2FjdGlvblJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIVCg1hcHBzZXJ2aWNlX2lkGAIgASgJEg4KBnR4bl9pZBgDIAEoCRIOCgZyZWFzb24YBCABKAlCDgoMX3NlcnZlcl9uYW1lIk8KF1NraXBUcmFuc2FjdGlvblJlc3BvbnNlEjQKCmFwcHNlcnZpY2UYASABKAsyIC5tYXRyaXguYXBwc2VydmljZS52MS5BcHBzZXJ2aWNlIqQBCiJMaXN0UXVhcmFudGluZWRUcmFuc2FjdGlvbnNSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCRIWCg5pbmNsdWRlX2JvZGllcxgFIAEoCEIOCgxfc2VydmVyX25hbWUiggEKI0xpc3RRdWFyYW50aW5lZFRyYW5zYWN0aW9uc1Jlc3BvbnNlEkIKDHRyYW5zYWN0aW9ucxgBIAMoCzIsLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1YXJhbnRpbmVkVHJhbnNhY3Rpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIn4KG1JlZGVsaXZlclRyYW5zYWN0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSDgoGdHhuX2lkGAMgASgJEg4KBnJlYXNvbhgEIAEoCUIOCgxfc2VydmVyX25hbWUiVAocUmVkZWxpdmVyVHJhbnNhY3Rpb25SZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZSJ8ChlEaXNjYXJkVHJhbnNhY3Rpb25SZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCRIOCgZ0eG5faWQYAyABKAkSDgoGcmVhc29uGAQgASgJQg4KDF9zZXJ2ZXJfbmFtZSJSChpEaXNjYXJkVHJhbnNhY3Rpb25SZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZSK9AQoTUmVwbGF5RXZlbnRzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgBiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSDgoGcmVhc29uGAMgASgJEhsKEWZyb21fbG9nX3Bvc2l0aW9uGAQgASgDSAASLwoJZnJvbV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEgAQgcKBXN0YXJ0Qg4KDF9zZXJ2ZXJfbmFtZSJnChRSZXBsYXlFdmVudHNSZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZRIZChFmcm9tX2xvZ19wb3NpdGlvbhgCIAEoAyKYAQoXTGlzdEF1ZGl0RW50cmllc1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIaCg1hcHBzZXJ2aWNlX2lkGAIgASgJSAGIAQESEQoJcGFnZV9zaXplGAMgASgFEhIKCnBhZ2VfdG9rZW4YBCABKAlCDgoMX3NlcnZlcl9uYW1lQhAKDl9hcHBzZXJ2aWNlX2lkImYKGExpc3RBdWRpdEVudHJpZXNSZXNwb25zZRIxCgdlbnRyaWVzGAEgAygLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXVkaXRFbnRyeRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAky1w8KD0FwcHNlcnZpY2VBZG1pbhJzCg9QdXRSZWdpc3RyYXRpb24SLC5tYXRyaXguYXBwc2VydmljZS52MS5QdXRSZWdpc3RyYXRpb25SZXF1ZXN0Gi0ubWF0cml4LmFwcHNlcnZpY2UudjEuUHV0UmVnaXN0cmF0aW9uUmVzcG9uc2UiA5ACAhJzCg9HZXRSZWdpc3RyYXRpb24SLC5tYXRyaXguYXBwc2VydmljZS52MS5HZXRSZWdpc3RyYXRpb25SZXF1ZXN0Gi0ubWF0cml4LmFwcHNlcnZpY2UudjEuR2V0UmVnaXN0cmF0aW9uUmVzcG9uc2UiA5ACARJ5ChFMaXN0UmVnaXN0cmF0aW9ucxIuLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RSZWdpc3RyYXRpb25zUmVxdWVzdBovLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RSZWdpc3RyYXRpb25zUmVzcG9uc2UiA5ACARJ3ChJEZWxldGVSZWdpc3RyYXRpb24SLy5tYXRyaXguYXBwc2VydmljZS52MS5EZWxldGVSZWdpc3RyYXRpb25SZXF1ZXN0GjAubWF0cml4LmFwcHNlcnZpY2UudjEuRGVsZXRlUmVnaXN0cmF0aW9uUmVzcG9uc2USbQoNR2V0QXBwc2VydmljZRIqLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldEFwcHNlcnZpY2VSZXF1ZXN0GisubWF0cml4LmFwcHNlcnZpY2UudjEuR2V0QXBwc2VydmljZVJlc3BvbnNlIgOQAgEScwoPTGlzdEFwcHNlcnZpY2VzEiwubWF0cml4LmFwcHNlcnZpY2UudjEuTGlzdEFwcHNlcnZpY2VzUmVxdWVzdBotLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RBcHBzZXJ2aWNlc1Jlc3BvbnNlIgOQAgESbQoNUGF1c2VEZWxpdmVyeRIqLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBhdXNlRGVsaXZlcnlSZXF1ZXN0GisubWF0cml4LmFwcHNlcnZpY2UudjEuUGF1c2VEZWxpdmVyeVJlc3BvbnNlIgOQAgIScAoOUmVzdW1lRGVsaXZlcnkSKy5tYXRyaXguYXBwc2VydmljZS52MS5SZXN1bWVEZWxpdmVyeVJlcXVlc3QaLC5tYXRyaXguYXBwc2VydmljZS52MS5SZXN1bWVEZWxpdmVyeVJlc3BvbnNlIgOQAgISXgoIUmV0cnlOb3cSJS5tYXRyaXguYXBwc2VydmljZS52MS5SZXRyeU5vd1JlcXVlc3QaJi5tYXRyaXguYXBwc2VydmljZS52MS5SZXRyeU5vd1Jlc3BvbnNlIgOQAgIScAoOU3RvcEFwcHNlcnZpY2USKy5tYXRyaXguYXBwc2VydmljZS52MS5TdG9wQXBwc2VydmljZVJlcXVlc3QaLC5tYXRyaXguYXBwc2VydmljZS52MS5TdG9wQXBwc2VydmljZVJlc3BvbnNlIgOQAgIScwoPU2tpcFRyYW5zYWN0aW9uEiwubWF0cml4LmFwcHNlcnZpY2UudjEuU2tpcFRyYW5zYWN0aW9uUmVxdWVzdBotLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlNraXBUcmFuc2FjdGlvblJlc3BvbnNlIgOQAgISlwEKG0xpc3RRdWFyYW50aW5lZFRyYW5zYWN0aW9ucxI4Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RRdWFyYW50aW5lZFRyYW5zYWN0aW9uc1JlcXVlc3QaOS5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0UXVhcmFudGluZWRUcmFuc2FjdGlvbnNSZXNwb25zZSIDkAIBEn0KFFJlZGVsaXZlclRyYW5zYWN0aW9uEjEubWF0cml4LmFwcHNlcnZpY2UudjEuUmVkZWxpdmVyVHJhbnNhY3Rpb25SZXF1ZXN0GjIubWF0cml4LmFwcHNlcnZpY2UudjEuUmVkZWxpdmVyVHJhbnNhY3Rpb25SZXNwb25zZRJ3ChJEaXNjYXJkVHJhbnNhY3Rpb24SLy5tYXRyaXguYXBwc2VydmljZS52MS5EaXNjYXJkVHJhbnNhY3Rpb25SZXF1ZXN0GjAubWF0cml4LmFwcHNlcnZpY2UudjEuRGlzY2FyZFRyYW5zYWN0aW9uUmVzcG9uc2USZQoMUmVwbGF5RXZlbnRzEikubWF0cml4LmFwcHNlcnZpY2UudjEuUmVwbGF5RXZlbnRzUmVxdWVzdBoqLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlcGxheUV2ZW50c1Jlc3BvbnNlEnYKEExpc3RBdWRpdEVudHJpZXMSLS5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0QXVkaXRFbnRyaWVzUmVxdWVzdBouLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RBdWRpdEVudHJpZXNSZXNwb25zZSIDkAIBEmkKC1dhdGNoRXZlbnRzEigubWF0cml4LmFwcHNlcnZpY2UudjEuV2F0Y2hFdmVudHNSZXF1ZXN0GikubWF0cml4LmFwcHNlcnZpY2UudjEuV2F0Y2hFdmVudHNSZXNwb25zZSIDkAIBMAFiBnByb3RvMw", [file_google_protobuf_timestamp, file_matrix_appservice_v1_appservice, file_matrix_appservice_v1_operation, file_matrix_appservice_v1_registration]);
+  fileDesc("CjNtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX2FkbWluX3NlcnZpY2UucHJvdG8SFG1hdHJpeC5hcHBzZXJ2aWNlLnYxIssBChZQdXRSZWdpc3RyYXRpb25SZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESEwoEeWFtbBgCIAEoCUIDgAEBSAASOgoMcmVnaXN0cmF0aW9uGAMgASgLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuUmVnaXN0cmF0aW9uSAASFQoNdmFsaWRhdGVfb25seRgEIAEoCBIVCg1yZXN1bWVfcGFya2VkGAUgASgIQggKBnNvdXJjZUIOCgxfc2VydmVyX25hbWUihAEKF1B1dFJlZ2lzdHJhdGlvblJlc3BvbnNlEjgKDHJlZ2lzdHJhdGlvbhgBIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZ2lzdHJhdGlvbhIvCgh3YXJuaW5ncxgCIAMoCzIdLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhcm5pbmciWQoWR2V0UmVnaXN0cmF0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIlMKF0dldFJlZ2lzdHJhdGlvblJlc3BvbnNlEjgKDHJlZ2lzdHJhdGlvbhgBIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZ2lzdHJhdGlvbiJrChhMaXN0UmVnaXN0cmF0aW9uc1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCUIOCgxfc2VydmVyX25hbWUibwoZTGlzdFJlZ2lzdHJhdGlvbnNSZXNwb25zZRI5Cg1yZWdpc3RyYXRpb25zGAEgAygLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuUmVnaXN0cmF0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLxAQoZRGVsZXRlUmVnaXN0cmF0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSSAoHYmFja2xvZxgDIAEoDjI3Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGV0ZVJlZ2lzdHJhdGlvblJlcXVlc3QuQmFja2xvZyJJCgdCYWNrbG9nEhcKE0JBQ0tMT0dfVU5TUEVDSUZJRUQQABITCg9CQUNLTE9HX0RJU0NBUkQQARIQCgxCQUNLTE9HX1BBUksQAkIOCgxfc2VydmVyX25hbWUiHAoaRGVsZXRlUmVnaXN0cmF0aW9uUmVzcG9uc2UiVwoUR2V0QXBwc2VydmljZVJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIVCg1hcHBzZXJ2aWNlX2lkGAIgASgJQg4KDF9zZXJ2ZXJfbmFtZSJNChVHZXRBcHBzZXJ2aWNlUmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UiaQoWTGlzdEFwcHNlcnZpY2VzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJQg4KDF9zZXJ2ZXJfbmFtZSJpChdMaXN0QXBwc2VydmljZXNSZXNwb25zZRI1CgthcHBzZXJ2aWNlcxgBIAMoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlcKFFBhdXNlRGVsaXZlcnlSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiTQoVUGF1c2VEZWxpdmVyeVJlc3BvbnNlEjQKCmFwcHNlcnZpY2UYASABKAsyIC5tYXRyaXguYXBwc2VydmljZS52MS5BcHBzZXJ2aWNlIlgKFVJlc3VtZURlbGl2ZXJ5UmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIk4KFlJlc3VtZURlbGl2ZXJ5UmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UiUgoPUmV0cnlOb3dSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiSAoQUmV0cnlOb3dSZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZSKmAQoVRXhwbGFpblJvdXRpbmdSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESFAoKZXZlbnRfanNvbhgCIAEoDEgAEhIKCGV2ZW50X2lkGAMgASgJSAASMAoFcm9vbXMYBCADKAsyIS5tYXRyaXguYXBwc2VydmljZS52MS5Sb29tQ29udGV4dEIHCgVldmVudEIOCgxfc2VydmVyX25hbWUizQEKFkV4cGxhaW5Sb3V0aW5nUmVzcG9uc2USEAoIZXZlbnRfaWQYASABKAkSLQoEcm9vbRgCIAEoCzIfLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJvb21GYWN0cxIzCgpsb2dfc2VhcmNoGAMgASgLMh8ubWF0cml4LmFwcHNlcnZpY2UudjEuTG9nU2VhcmNoEj0KC2FwcHNlcnZpY2VzGAQgAygLMigubWF0cml4LmFwcHNlcnZpY2UudjEuUm91dGluZ0V4cGxhbmF0aW9uIlYKEldhdGNoRXZlbnRzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhYKDmFwcHNlcnZpY2VfaWRzGAIgAygJQg4KDF9zZXJ2ZXJfbmFtZSLgAwoTV2F0Y2hFdmVudHNSZXNwb25zZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBJBChBldmVudHNfZGVsaXZlcmVkGAIgASgLMiUubWF0cml4LmFwcHNlcnZpY2UudjEuRXZlbnRzRGVsaXZlcmVkSAASPwoPZGVsaXZlcnlfZmFpbGVkGAMgASgLMiQubWF0cml4LmFwcHNlcnZpY2UudjEuRGVsaXZlcnlGYWlsZWRIABI7Cg1zdGF0ZV9jaGFuZ2VkGAQgASgLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuU3RhdGVDaGFuZ2VkSAASQQoQdXNlcl9wcm92aXNpb25lZBgFIAEoCzIlLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlVzZXJQcm92aXNpb25lZEgAEkMKEWFsaWFzX3Byb3Zpc2lvbmVkGAYgASgLMiYubWF0cml4LmFwcHNlcnZpY2UudjEuQWxpYXNQcm92aXNpb25lZEgAEjYKCmVzY2FsYXRpb24YByABKAsyIC5tYXRyaXguYXBwc2VydmljZS52MS5Fc2NhbGF0aW9uSAASFQoNZHJvcHBlZF9jb3VudBgIIAEoA0IHCgVldmVudCJoChVTdG9wQXBwc2VydmljZVJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIVCg1hcHBzZXJ2aWNlX2lkGAIgASgJEg4KBnJlYXNvbhgDIAEoCUIOCgxfc2VydmVyX25hbWUiTgoWU3RvcEFwcHNlcnZpY2VSZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZSJ5ChZTa2lwVHJhbnNhY3Rpb25SZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCRIOCgZ0eG5faWQYAyABKAkSDgoGcmVhc29uGAQgASgJQg4KDF9zZXJ2ZXJfbmFtZSJPChdTa2lwVHJhbnNhY3Rpb25SZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZSKkAQoiTGlzdFF1YXJhbnRpbmVkVHJhbnNhY3Rpb25zUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgFEhIKCnBhZ2VfdG9rZW4YBCABKAkSFgoOaW5jbHVkZV9ib2RpZXMYBSABKAhCDgoMX3NlcnZlcl9uYW1lIoIBCiNMaXN0UXVhcmFudGluZWRUcmFuc2FjdGlvbnNSZXNwb25zZRJCCgx0cmFuc2FjdGlvbnMYASADKAsyLC5tYXRyaXguYXBwc2VydmljZS52MS5RdWFyYW50aW5lZFRyYW5zYWN0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJ+ChtSZWRlbGl2ZXJUcmFuc2FjdGlvblJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIVCg1hcHBzZXJ2aWNlX2lkGAIgASgJEg4KBnR4bl9pZBgDIAEoCRIOCgZyZWFzb24YBCABKAlCDgoMX3NlcnZlcl9uYW1lIlQKHFJlZGVsaXZlclRyYW5zYWN0aW9uUmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UifAoZRGlzY2FyZFRyYW5zYWN0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSDgoGdHhuX2lkGAMgASgJEg4KBnJlYXNvbhgEIAEoCUIOCgxfc2VydmVyX25hbWUiUgoaRGlzY2FyZFRyYW5zYWN0aW9uUmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UivQEKE1JlcGxheUV2ZW50c1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAYgBARIVCg1hcHBzZXJ2aWNlX2lkGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIbChFmcm9tX2xvZ19wb3NpdGlvbhgEIAEoA0gAEi8KCWZyb21fdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIAEIHCgVzdGFydEIOCgxfc2VydmVyX25hbWUiZwoUUmVwbGF5RXZlbnRzUmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2USGQoRZnJvbV9sb2dfcG9zaXRpb24YAiABKAMimAEKF0xpc3RBdWRpdEVudHJpZXNSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESGgoNYXBwc2VydmljZV9pZBgCIAEoCUgBiAEBEhEKCXBhZ2Vfc2l6ZRgDIAEoBRISCgpwYWdlX3Rva2VuGAQgASgJQg4KDF9zZXJ2ZXJfbmFtZUIQCg5fYXBwc2VydmljZV9pZCJmChhMaXN0QXVkaXRFbnRyaWVzUmVzcG9uc2USMQoHZW50cmllcxgBIAMoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkF1ZGl0RW50cnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJMskQCg9BcHBzZXJ2aWNlQWRtaW4ScwoPUHV0UmVnaXN0cmF0aW9uEiwubWF0cml4LmFwcHNlcnZpY2UudjEuUHV0UmVnaXN0cmF0aW9uUmVxdWVzdBotLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlB1dFJlZ2lzdHJhdGlvblJlc3BvbnNlIgOQAgIScwoPR2V0UmVnaXN0cmF0aW9uEiwubWF0cml4LmFwcHNlcnZpY2UudjEuR2V0UmVnaXN0cmF0aW9uUmVxdWVzdBotLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldFJlZ2lzdHJhdGlvblJlc3BvbnNlIgOQAgESeQoRTGlzdFJlZ2lzdHJhdGlvbnMSLi5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0UmVnaXN0cmF0aW9uc1JlcXVlc3QaLy5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0UmVnaXN0cmF0aW9uc1Jlc3BvbnNlIgOQAgESdwoSRGVsZXRlUmVnaXN0cmF0aW9uEi8ubWF0cml4LmFwcHNlcnZpY2UudjEuRGVsZXRlUmVnaXN0cmF0aW9uUmVxdWVzdBowLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGV0ZVJlZ2lzdHJhdGlvblJlc3BvbnNlEm0KDUdldEFwcHNlcnZpY2USKi5tYXRyaXguYXBwc2VydmljZS52MS5HZXRBcHBzZXJ2aWNlUmVxdWVzdBorLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldEFwcHNlcnZpY2VSZXNwb25zZSIDkAIBEnMKD0xpc3RBcHBzZXJ2aWNlcxIsLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RBcHBzZXJ2aWNlc1JlcXVlc3QaLS5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0QXBwc2VydmljZXNSZXNwb25zZSIDkAIBEm0KDVBhdXNlRGVsaXZlcnkSKi5tYXRyaXguYXBwc2VydmljZS52MS5QYXVzZURlbGl2ZXJ5UmVxdWVzdBorLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBhdXNlRGVsaXZlcnlSZXNwb25zZSIDkAICEnAKDlJlc3VtZURlbGl2ZXJ5EisubWF0cml4LmFwcHNlcnZpY2UudjEuUmVzdW1lRGVsaXZlcnlSZXF1ZXN0GiwubWF0cml4LmFwcHNlcnZpY2UudjEuUmVzdW1lRGVsaXZlcnlSZXNwb25zZSIDkAICEl4KCFJldHJ5Tm93EiUubWF0cml4LmFwcHNlcnZpY2UudjEuUmV0cnlOb3dSZXF1ZXN0GiYubWF0cml4LmFwcHNlcnZpY2UudjEuUmV0cnlOb3dSZXNwb25zZSIDkAICEnAKDlN0b3BBcHBzZXJ2aWNlEisubWF0cml4LmFwcHNlcnZpY2UudjEuU3RvcEFwcHNlcnZpY2VSZXF1ZXN0GiwubWF0cml4LmFwcHNlcnZpY2UudjEuU3RvcEFwcHNlcnZpY2VSZXNwb25zZSIDkAICEnMKD1NraXBUcmFuc2FjdGlvbhIsLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlNraXBUcmFuc2FjdGlvblJlcXVlc3QaLS5tYXRyaXguYXBwc2VydmljZS52MS5Ta2lwVHJhbnNhY3Rpb25SZXNwb25zZSIDkAICEpcBChtMaXN0UXVhcmFudGluZWRUcmFuc2FjdGlvbnMSOC5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0UXVhcmFudGluZWRUcmFuc2FjdGlvbnNSZXF1ZXN0GjkubWF0cml4LmFwcHNlcnZpY2UudjEuTGlzdFF1YXJhbnRpbmVkVHJhbnNhY3Rpb25zUmVzcG9uc2UiA5ACARJ9ChRSZWRlbGl2ZXJUcmFuc2FjdGlvbhIxLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZGVsaXZlclRyYW5zYWN0aW9uUmVxdWVzdBoyLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZGVsaXZlclRyYW5zYWN0aW9uUmVzcG9uc2USdwoSRGlzY2FyZFRyYW5zYWN0aW9uEi8ubWF0cml4LmFwcHNlcnZpY2UudjEuRGlzY2FyZFRyYW5zYWN0aW9uUmVxdWVzdBowLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRpc2NhcmRUcmFuc2FjdGlvblJlc3BvbnNlEmUKDFJlcGxheUV2ZW50cxIpLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlcGxheUV2ZW50c1JlcXVlc3QaKi5tYXRyaXguYXBwc2VydmljZS52MS5SZXBsYXlFdmVudHNSZXNwb25zZRJ2ChBMaXN0QXVkaXRFbnRyaWVzEi0ubWF0cml4LmFwcHNlcnZpY2UudjEuTGlzdEF1ZGl0RW50cmllc1JlcXVlc3QaLi5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0QXVkaXRFbnRyaWVzUmVzcG9uc2UiA5ACARJwCg5FeHBsYWluUm91dGluZxIrLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV4cGxhaW5Sb3V0aW5nUmVxdWVzdBosLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV4cGxhaW5Sb3V0aW5nUmVzcG9uc2UiA5ACARJpCgtXYXRjaEV2ZW50cxIoLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhdGNoRXZlbnRzUmVxdWVzdBopLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhdGNoRXZlbnRzUmVzcG9uc2UiA5ACATABYgZwcm90bzM", [file_google_protobuf_timestamp, file_matrix_appservice_v1_appservice, file_matrix_appservice_v1_event, file_matrix_appservice_v1_operation, file_matrix_appservice_v1_registration, file_matrix_appservice_v1_routing_explanation]);
 
 /**
  * Puts a registration.
@@ -570,6 +574,100 @@ export const RetryNowResponseSchema: GenMessage<RetryNowResponse> = /*@__PURE__*
   messageDesc(file_matrix_appservice_v1_appservice_admin_service, 17);
 
 /**
+ * Asks who gets an event.
+ *
+ * @generated from message matrix.appservice.v1.ExplainRoutingRequest
+ */
+export type ExplainRoutingRequest = Message<"matrix.appservice.v1.ExplainRoutingRequest"> & {
+  /**
+   * The homeserver; the configured one if unset.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * The event. Required.
+   *
+   * @generated from oneof matrix.appservice.v1.ExplainRoutingRequest.event
+   */
+  event: {
+    /**
+     * The client-format event with `room_id`, as in Event. It need not have been submitted, and is judged as if it were now.
+     *
+     * @generated from field: bytes event_json = 2;
+     */
+    value: Uint8Array;
+    case: "eventJson";
+  } | {
+    /**
+     * The id of an event that was submitted, at most 1,024 bytes. It is looked for in the log as far as that is kept.
+     *
+     * @generated from field: string event_id = 3;
+     */
+    value: string;
+    case: "eventId";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * What to take for known of rooms for this question, at most 1,000 rooms. Nothing is changed by it.
+   *
+   * @generated from field: repeated matrix.appservice.v1.RoomContext rooms = 4;
+   */
+  rooms: RoomContext[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ExplainRoutingRequest.
+ * Use `create(ExplainRoutingRequestSchema)` to create a new message.
+ */
+export const ExplainRoutingRequestSchema: GenMessage<ExplainRoutingRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 18);
+
+/**
+ * Who gets an event.
+ *
+ * @generated from message matrix.appservice.v1.ExplainRoutingResponse
+ */
+export type ExplainRoutingResponse = Message<"matrix.appservice.v1.ExplainRoutingResponse"> & {
+  /**
+   * The event.
+   *
+   * @generated from field: string event_id = 1;
+   */
+  eventId: string;
+
+  /**
+   * What is known of its room; unset if the event was not found.
+   *
+   * @generated from field: matrix.appservice.v1.RoomFacts room = 2;
+   */
+  room?: RoomFacts | undefined;
+
+  /**
+   * How it was looked for; unset for event_json.
+   *
+   * @generated from field: matrix.appservice.v1.LogSearch log_search = 3;
+   */
+  logSearch?: LogSearch | undefined;
+
+  /**
+   * Each appservice in force, in registration order, and after them those that are gone and to which it was routed. Empty
+   * if the event was not found. Of very many reasons the further ones are left out.
+   *
+   * @generated from field: repeated matrix.appservice.v1.RoutingExplanation appservices = 4;
+   */
+  appservices: RoutingExplanation[];
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ExplainRoutingResponse.
+ * Use `create(ExplainRoutingResponseSchema)` to create a new message.
+ */
+export const ExplainRoutingResponseSchema: GenMessage<ExplainRoutingResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 19);
+
+/**
  * Watches domain events.
  *
  * @generated from message matrix.appservice.v1.WatchEventsRequest
@@ -595,7 +693,7 @@ export type WatchEventsRequest = Message<"matrix.appservice.v1.WatchEventsReques
  * Use `create(WatchEventsRequestSchema)` to create a new message.
  */
 export const WatchEventsRequestSchema: GenMessage<WatchEventsRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 18);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 20);
 
 /**
  * One domain event.
@@ -655,10 +753,18 @@ export type WatchEventsResponse = Message<"matrix.appservice.v1.WatchEventsRespo
      */
     value: AliasProvisioned;
     case: "aliasProvisioned";
+  } | {
+    /**
+     * The error rate of an appservice passed 5 %.
+     *
+     * @generated from field: matrix.appservice.v1.Escalation escalation = 7;
+     */
+    value: Escalation;
+    case: "escalation";
   } | { case: undefined; value?: undefined };
 
   /**
-   * How many events were lost just before this one, because the reader was slow. 7 is for a later kind.
+   * How many events were lost just before this one, because the reader was slow.
    *
    * @generated from field: int64 dropped_count = 8;
    */
@@ -670,7 +776,7 @@ export type WatchEventsResponse = Message<"matrix.appservice.v1.WatchEventsRespo
  * Use `create(WatchEventsResponseSchema)` to create a new message.
  */
 export const WatchEventsResponseSchema: GenMessage<WatchEventsResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 19);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 21);
 
 /**
  * Ends delivery for good.
@@ -705,7 +811,7 @@ export type StopAppserviceRequest = Message<"matrix.appservice.v1.StopAppservice
  * Use `create(StopAppserviceRequestSchema)` to create a new message.
  */
 export const StopAppserviceRequestSchema: GenMessage<StopAppserviceRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 20);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 22);
 
 /**
  * Delivery has ended.
@@ -726,7 +832,7 @@ export type StopAppserviceResponse = Message<"matrix.appservice.v1.StopAppservic
  * Use `create(StopAppserviceResponseSchema)` to create a new message.
  */
 export const StopAppserviceResponseSchema: GenMessage<StopAppserviceResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 21);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 23);
 
 /**
  * Skips the transaction in flight.
@@ -768,7 +874,7 @@ export type SkipTransactionRequest = Message<"matrix.appservice.v1.SkipTransacti
  * Use `create(SkipTransactionRequestSchema)` to create a new message.
  */
 export const SkipTransactionRequestSchema: GenMessage<SkipTransactionRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 22);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 24);
 
 /**
  * The transaction is in quarantine, or is put there by the router that delivers to the appservice within a second.
@@ -789,7 +895,7 @@ export type SkipTransactionResponse = Message<"matrix.appservice.v1.SkipTransact
  * Use `create(SkipTransactionResponseSchema)` to create a new message.
  */
 export const SkipTransactionResponseSchema: GenMessage<SkipTransactionResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 23);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 25);
 
 /**
  * Asks for what is in quarantine.
@@ -839,7 +945,7 @@ export type ListQuarantinedTransactionsRequest = Message<"matrix.appservice.v1.L
  * Use `create(ListQuarantinedTransactionsRequestSchema)` to create a new message.
  */
 export const ListQuarantinedTransactionsRequestSchema: GenMessage<ListQuarantinedTransactionsRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 24);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 26);
 
 /**
  * A page of what is in quarantine.
@@ -867,7 +973,7 @@ export type ListQuarantinedTransactionsResponse = Message<"matrix.appservice.v1.
  * Use `create(ListQuarantinedTransactionsResponseSchema)` to create a new message.
  */
 export const ListQuarantinedTransactionsResponseSchema: GenMessage<ListQuarantinedTransactionsResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 25);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 27);
 
 /**
  * Delivers again what is in quarantine.
@@ -909,7 +1015,7 @@ export type RedeliverTransactionRequest = Message<"matrix.appservice.v1.Redelive
  * Use `create(RedeliverTransactionRequestSchema)` to create a new message.
  */
 export const RedeliverTransactionRequestSchema: GenMessage<RedeliverTransactionRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 26);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 28);
 
 /**
  * Its entries are at the end of the queue.
@@ -930,7 +1036,7 @@ export type RedeliverTransactionResponse = Message<"matrix.appservice.v1.Redeliv
  * Use `create(RedeliverTransactionResponseSchema)` to create a new message.
  */
 export const RedeliverTransactionResponseSchema: GenMessage<RedeliverTransactionResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 27);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 29);
 
 /**
  * Gives up what is in quarantine.
@@ -972,7 +1078,7 @@ export type DiscardTransactionRequest = Message<"matrix.appservice.v1.DiscardTra
  * Use `create(DiscardTransactionRequestSchema)` to create a new message.
  */
 export const DiscardTransactionRequestSchema: GenMessage<DiscardTransactionRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 28);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 30);
 
 /**
  * It is gone.
@@ -993,7 +1099,7 @@ export type DiscardTransactionResponse = Message<"matrix.appservice.v1.DiscardTr
  * Use `create(DiscardTransactionResponseSchema)` to create a new message.
  */
 export const DiscardTransactionResponseSchema: GenMessage<DiscardTransactionResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 29);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 31);
 
 /**
  * Delivers again.
@@ -1051,7 +1157,7 @@ export type ReplayEventsRequest = Message<"matrix.appservice.v1.ReplayEventsRequ
  * Use `create(ReplayEventsRequestSchema)` to create a new message.
  */
 export const ReplayEventsRequestSchema: GenMessage<ReplayEventsRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 30);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 32);
 
 /**
  * It is delivered again.
@@ -1080,7 +1186,7 @@ export type ReplayEventsResponse = Message<"matrix.appservice.v1.ReplayEventsRes
  * Use `create(ReplayEventsResponseSchema)` to create a new message.
  */
 export const ReplayEventsResponseSchema: GenMessage<ReplayEventsResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 31);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 33);
 
 /**
  * Asks what operators did.
@@ -1122,7 +1228,7 @@ export type ListAuditEntriesRequest = Message<"matrix.appservice.v1.ListAuditEnt
  * Use `create(ListAuditEntriesRequestSchema)` to create a new message.
  */
 export const ListAuditEntriesRequestSchema: GenMessage<ListAuditEntriesRequest> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 32);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 34);
 
 /**
  * A page of what operators did.
@@ -1150,7 +1256,7 @@ export type ListAuditEntriesResponse = Message<"matrix.appservice.v1.ListAuditEn
  * Use `create(ListAuditEntriesResponseSchema)` to create a new message.
  */
 export const ListAuditEntriesResponseSchema: GenMessage<ListAuditEntriesResponse> = /*@__PURE__*/
-  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 33);
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 35);
 
 /**
  * AppserviceAdmin is called by operators and their tools, with a credential of the role `admin`; the role `monitor` may
@@ -1332,6 +1438,17 @@ export const AppserviceAdmin: GenService<{
     methodKind: "unary";
     input: typeof ListAuditEntriesRequestSchema;
     output: typeof ListAuditEntriesResponseSchema;
+  },
+  /**
+   * ExplainRouting tells for each appservice whether it gets an event and why, with the rooms as they are known now, and
+   * where the event is. An event that is not found is no error: the answer says how far was looked.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceAdmin.ExplainRouting
+   */
+  explainRouting: {
+    methodKind: "unary";
+    input: typeof ExplainRoutingRequestSchema;
+    output: typeof ExplainRoutingResponseSchema;
   },
   /**
    * WatchEvents tells domain events from now on, live. A slow reader loses the oldest ones and is told how many.
