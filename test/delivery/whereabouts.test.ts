@@ -5,7 +5,7 @@ import type { RegistrationInForce } from '../../src/delivery/ports.ts';
 import { firstState } from '../../src/delivery/transitions.ts';
 import { quarantinedTxnId, whereaboutsOf } from '../../src/delivery/whereabouts.ts';
 import type { DeliveryOfEvent } from '../../src/delivery/whereabouts.ts';
-import type { AppserviceState, QuarantinedTransaction, TransactionRecord } from '../../src/store/port.ts';
+import type { AppserviceState, RecordKind, RecordQueries, TransactionRecord } from '../../src/store/port.ts';
 import { registration } from '../support/routing.ts';
 import { MemoryRecords } from '../support/memory-records.ts';
 import { DeliveryWorld, DOWN, OK } from '../support/delivery-world.ts';
