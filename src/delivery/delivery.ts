@@ -8,7 +8,7 @@ import type { BackoffLimits } from '../appservice/backoff.ts';
 import type { DomainEventSink } from '../appservice/domain-event.ts';
 import type { Clock, Random } from '../clock.ts';
 import type { Logger } from '../logger.ts';
-import type { AppserviceState, AppserviceStateStore, OperatorRecordStore, SegmentLog } from '../store/port.ts';
+import type { AppserviceState, AppserviceStateStore, ExpiredEntries, OperatorRecordStore, SegmentLog } from '../store/port.ts';
 import { Commands, firstStateElsewhere } from './commands.ts';
 import type { StreamAtTail, StreamDelivery } from './delivered-positions.ts';
 import { deliveredStreamPositions } from './delivered-positions.ts';
@@ -117,6 +117,11 @@ export class Delivery implements AsyncDisposable {
     return this.#roster.start(throughPosition);
   }
 
+  /** True if it is for this replica to deliver to the appservice, as replicas come and go. */
+  isWantedHere(appserviceId: string): boolean {
+    return this.#roster.isWantedHere(appserviceId);
+  }
+
   /** Durable segments' routes, in log order. Cheap; never throws. */
   routed(announcements: readonly RouteAnnouncement[]): void {
     this.#roster.routed(announcements);
@@ -211,6 +216,25 @@ export class Delivery implements AsyncDisposable {
       positions.set(appserviceId, state.deliveryState === 'failed' && isThisLife ? BEYOND_ALL : state.deliveredPosition);
     }
     return positions;
+  }
+
+  /** Log position up to which each appservice with a state has had a transaction cut, as far as was stored by `asOfMs`. */
+  cutPositions(): { readonly asOfMs: number; readonly positions: ReadonlyMap<string, number> } {
+    const positions = new Map<string, number>();
+    for (const appserviceId of this.#roster.appserviceIds()) {
+      const state = this.#roster.state(appserviceId);
+      if (state !== undefined) positions.set(appserviceId, Math.max(state.deliveredPosition, state.transaction?.through ?? 0, state.split?.through ?? 0));
+    }
+    return { asOfMs: this.#roster.knownAsOfMs, positions };
+  }
+
+  /** Ephemeral entries past their age are gone from the log before anything was cut of them. Never throws. */
+  expired(all: readonly ExpiredEntries[]): void {
+    const { meter, serverName } = this.#options;
+    for (const { appserviceId, entryCount } of all) {
+      meter.leftOut(serverName, appserviceId, 'ephemeral', 'expired', entryCount);
+      this.#roster.sender(appserviceId)?.backlog.forget();
+    }
   }
 
   /** Finishes or aborts attempts in flight, then gives back the leases, each within its bound. */

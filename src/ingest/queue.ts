@@ -1,11 +1,13 @@
 /**
  * What waits for the append loop, first come first served, bounded in count and bytes. Taking joins all submissions
- * that wait, up to the limits of a group; a registration change, a redelivery or a pause stands alone, in its place.
+ * that wait, up to the limits of a group; so do releases of holds, which are bounded together (holds.ts); a registration
+ * change, a redelivery or a pause stands alone, in its place.
  */
 import { RefusalError } from '../appservice/refusal.ts';
 import type { Clock } from '../clock.ts';
 import type { RedeliveredKey, RegistrationChange } from '../store/segment.ts';
 import type { FoldedRegistration } from './fold.ts';
+import type { Hold } from './holds.ts';
 import type { RedeliveryOutcome, Shelf } from './redelivery.ts';
 import type { ParsedSubmission, SubmissionResult } from './submission.ts';
 
@@ -43,6 +45,17 @@ interface RedeliveryItem extends Waiting<RedeliveryOutcome> {
   readonly shelf: Shelf;
 }
 
+/** A hold to release, if that is due in its turn. */
+export interface Release {
+  readonly hold: Hold;
+  readonly isDue: () => boolean;
+}
+
+interface ReleaseItem extends Waiting<void> {
+  readonly kind: 'release';
+  readonly release: Release;
+}
+
 interface FlushItem extends Waiting<void> {
   readonly kind: 'flush';
 }
@@ -53,10 +66,11 @@ interface PauseItem {
   refuse(error: unknown): void;
 }
 
-type Item = SubmissionItem | ChangeItem | RedeliveryItem | FlushItem | PauseItem;
+type Item = SubmissionItem | ReleaseItem | ChangeItem | RedeliveryItem | FlushItem | PauseItem;
 
 export type Work =
   | { readonly kind: 'submissions'; readonly items: readonly SubmissionItem[]; refuse(error: unknown): void }
+  | { readonly kind: 'releases'; readonly releases: readonly Release[]; settle(): void; refuse(error: unknown): void }
   | ChangeItem
   | RedeliveryItem
   | FlushItem
@@ -114,6 +128,10 @@ export class IngestQueue {
     return new Promise((settle, refuse) => this.#put({ kind: 'redelivery', key, shelf, settle, refuse }));
   }
 
+  offerRelease(release: Release): Promise<void> {
+    return new Promise((settle, refuse) => this.#put({ kind: 'release', release, settle, refuse }));
+  }
+
   offerFlush(): Promise<void> {
     return new Promise((settle, refuse) => this.#put({ kind: 'flush', settle, refuse }));
   }
@@ -148,8 +166,23 @@ export class IngestQueue {
     }
     const next = this.#items[this.#head];
     if (next === undefined) return null;
-    if (next.kind !== 'submission') return this.#shift(next);
-    return this.#takeGroup();
+    if (next.kind === 'submission') return this.#takeGroup();
+    return next.kind === 'release' ? this.#takeReleases() : this.#shift(next);
+  }
+
+  #takeReleases(): Work {
+    const items: ReleaseItem[] = [];
+    for (let next = this.#items[this.#head]; next?.kind === 'release'; next = this.#items[this.#head]) items.push(this.#shift(next));
+    return {
+      kind: 'releases',
+      releases: items.map(({ release }) => release),
+      settle: () => {
+        for (const item of items) item.settle();
+      },
+      refuse: (error) => {
+        for (const item of items) item.refuse(error);
+      },
+    };
   }
 
   #takeGroup(): Work {

@@ -3,13 +3,13 @@
  * an upsert that only matches an older one, so that a newer one shows as a key that exists already.
  */
 import type { DeviceKeys } from '../../appservice/device-extensions.ts';
-import type { Checkpoint, Fold, FoldChanges, PositionedRegistration, StoredRoom } from '../port.ts';
+import type { Checkpoint, Fold, FoldChanges, PositionedRegistration, StoredHold, StoredRoom } from '../port.ts';
 import type { RedeliveredKey, StoredRegistration } from '../segment.ts';
 import type { CallOptions, MongoCalls } from './calls.ts';
 import { isOnlyDuplicateKeys } from './driver-error.ts';
 import type { StoredDocument } from './fields.ts';
 import { booleanField, documentField, integerField, listField, oneOfField, optionalField, textField } from './fields.ts';
-import type { CheckpointDocument, Collections, DeviceKeysFields, RegistrationDocument, RoomDocument } from './schema.ts';
+import type { CheckpointDocument, Collections, DeviceKeysFields, HoldFields, RegistrationDocument, RoomDocument } from './schema.ts';
 import { appserviceKey, keysOfServer, roomKey } from './schema.ts';
 
 export interface MongoFoldStoreOptions {
@@ -145,7 +145,7 @@ function storedRegistrationField(document: StoredDocument, name: string): Stored
   };
 }
 
-function checkpointDocument(serverName: string, { position, registrationsVersion, streamPositions, deviceKeys, redelivered }: Checkpoint): CheckpointDocument {
+function checkpointDocument(serverName: string, { position, registrationsVersion, streamPositions, deviceKeys, holds, redelivered }: Checkpoint): CheckpointDocument {
   return {
     _id: { server_name: serverName },
     position,
@@ -153,6 +153,7 @@ function checkpointDocument(serverName: string, { position, registrationsVersion
     stream_positions: Object.entries(streamPositions).map(([stream, streamPosition]) => ({ stream, position: streamPosition })),
     ...(deviceKeys === undefined ? {} : { device_keys: deviceKeys.map(fieldsFromDeviceKeys) }),
     ...(redelivered === undefined ? {} : { redelivered: redelivered.map(({ appserviceId, txnId }) => ({ appservice_id: appserviceId, txn_id: txnId })) }),
+    ...(holds === undefined ? {} : { holds: holds.map(fieldsFromHold) }),
   };
 }
 
@@ -165,6 +166,7 @@ function checkpointFrom(document: StoredDocument | null): Checkpoint {
     registrationsVersion: integerField(document, 'registrations_version'),
     ...(document['device_keys'] === undefined ? {} : { deviceKeys: listField(document, 'device_keys', deviceKeysField) }),
     ...(document['redelivered'] === undefined ? {} : { redelivered: listField(document, 'redelivered', documentField).map(redeliveredKeyFrom) }),
+    ...(document['holds'] === undefined ? {} : { holds: listField(document, 'holds', holdField) }),
   };
 }
 
@@ -186,6 +188,16 @@ function deviceKeysField(document: StoredDocument, name: string): DeviceKeys {
     oneTimeKeyCounts: Object.fromEntries(counts),
     unusedFallbackKeyTypes: textList(fields, 'unused_fallback_key_types'),
   };
+}
+
+function fieldsFromHold({ appserviceId, roomId, userIds, entries }: StoredHold): HoldFields {
+  return { appservice_id: appserviceId, room_id: roomId, user_ids: userIds, entries: entries.map(({ firstPosition, index }) => ({ first_position: firstPosition, index })) };
+}
+
+function holdField(document: StoredDocument, name: string): StoredHold {
+  const fields = documentField(document, name);
+  const entries = listField(fields, 'entries', documentField).map((entry) => ({ firstPosition: integerField(entry, 'first_position'), index: integerField(entry, 'index') }));
+  return { appserviceId: textField(fields, 'appservice_id'), roomId: textField(fields, 'room_id'), userIds: textList(fields, 'user_ids'), entries };
 }
 
 function textList(document: StoredDocument, name: string): string[] {
