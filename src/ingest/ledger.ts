@@ -27,9 +27,11 @@ import type { Fold, FoldedRegistration } from './fold.ts';
 import type { KnownAnswers } from './group-holds.ts';
 import { RoutedGroup } from './group-router.ts';
 import type { SubmissionVerdict } from './group-router.ts';
+import { markSegment } from './mark-segment.ts';
 import type { Hold } from './holds.ts';
 import type { GroupLimits, PlannedChange, Release, SubmissionItem, Work } from './queue.ts';
-import { IngestQueue } from './queue.ts';
+import { IngestQueue, planned } from './queue.ts';
+import { missingRooms } from './missing-rooms.ts';
 import { redeliveredParts } from './redelivery.ts';
 import type { RedeliveryOutcome, Shelf } from './redelivery.ts';
 import type { ParsedSubmission, SubmissionResult } from './submission.ts';
@@ -74,7 +76,6 @@ export interface LedgerOptions {
 /** An overdue append is noticed after the time-out and at most this part of it. */
 const WATCHES_PER_TIMEOUT = 4;
 
-const NO_ROOMS: readonly string[] = [];
 
 type Appended = 'appended' | 'lost';
 
@@ -255,12 +256,7 @@ export class Ledger implements AsyncDisposable {
 
   async #loadRooms(submissions: readonly ParsedSubmission[]): Promise<void> {
     const { rooms } = this.#fold;
-    const missing = new Set<string>();
-    for (const submission of submissions) {
-      for (const { event } of submission.events) if (rooms.lacks(event.roomId)) missing.add(event.roomId);
-      for (const { roomId } of submission.rooms) if (rooms.lacks(roomId)) missing.add(roomId);
-      for (const roomId of submission.others?.roomIds ?? NO_ROOMS) if (rooms.lacks(roomId)) missing.add(roomId);
-    }
+    const missing = missingRooms(rooms, submissions);
     if (missing.size === 0) return;
     this.#tell();
     await rooms.load(missing);
@@ -304,14 +300,14 @@ export class Ledger implements AsyncDisposable {
     }
   }
 
-  async #appendRedelivery({ key, shelf, settle, refuse }: Extract<Work, { kind: 'redelivery' }>): Promise<void> {
+  async #appendRedelivery(work: Extract<Work, { kind: 'redelivery' }>): Promise<void> {
     for (;;) {
       // What is wrong with the shelf is not wrong with the log.
-      const parts = await redeliveredParts(this.#fold, key, shelf).catch((error: unknown) => refuse(error));
+      const parts = await redeliveredParts(this.#fold, work.key, work.shelf).catch((error: unknown) => work.refuse(error));
       if (parts === undefined) return;
-      if (typeof parts === 'string') return settle(parts);
+      if (typeof parts === 'string') return work.settle(parts);
       const segment = { ...this.#markSegment([]), ...parts, streamsBefore: this.#fold.streams.allPassed() };
-      if ((await this.#append(segment, () => undefined, [])) === 'appended') return settle('appended');
+      if ((await this.#append(segment, () => undefined, [])) === 'appended') return work.settle('appended');
     }
   }
 
@@ -323,19 +319,7 @@ export class Ledger implements AsyncDisposable {
   }
 
   #markSegment(registrationChanges: readonly RegistrationChange[]): Segment {
-    const { random, clock } = this.#options;
-    return {
-      serverName: this.#fold.serverName,
-      firstPosition: this.#fold.tail + 1,
-      entries: [{ kind: 'mark', json: new Uint8Array(0) }],
-      routes: [],
-      roomDeltas: [],
-      streamPositions: this.#fold.streams.ahead(),
-      registrationChanges,
-      registrationsVersion: this.#fold.registrationsVersion,
-      nonce: random.hex(12),
-      timeMs: clock.nowMs(),
-    };
+    return markSegment(this.#fold, registrationChanges, this.#options.random.hex(12), this.#options.clock.nowMs());
   }
 
   /** Appends and folds. After `lost` the rival's segments are folded; after a rejection the fold is as before and must be read on. */
@@ -398,15 +382,6 @@ export class Ledger implements AsyncDisposable {
     await this.#fold.refreshIndex();
     this.#behind = false;
     return this.#fold.tail > before;
-  }
-}
-
-function planned(plan: PlannedChange, registrations: Fold['registrations']): readonly RegistrationChange[] | RefusalError {
-  try {
-    return plan(registrations);
-  } catch (error) {
-    if (error instanceof RefusalError) return error;
-    throw error;
   }
 }
 

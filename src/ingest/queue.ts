@@ -235,3 +235,13 @@ export class IngestQueue {
     });
   }
 }
+
+/** What the plan makes of the registrations, or why it cannot. */
+export function planned(plan: PlannedChange, registrations: ReadonlyMap<string, FoldedRegistration>): readonly RegistrationChange[] | RefusalError {
+  try {
+    return plan(registrations);
+  } catch (error) {
+    if (error instanceof RefusalError) return error;
+    throw error;
+  }
+}
