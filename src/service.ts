@@ -8,6 +8,9 @@
  */
 import { networkInterfaces } from 'node:os';
 import { AppserviceAdmin } from './admin/appservice-admin.ts';
+import type { AppserviceAdminOptions } from './admin/appservice-admin.ts';
+import { Audit } from './admin/audit.ts';
+import { Quarantine } from './admin/quarantine.ts';
 import { KeyRotation } from './admin/key-rotation.ts';
 import { Registrar } from './admin/registrar.ts';
 import { patternProblem } from './appservice/namespaces.ts';
@@ -183,7 +186,7 @@ export class Service implements AsyncDisposable {
       homeservers.set(serverName, homeserver);
       registrars.push(registrar);
       const rules: RegistrationRules = { serverName, rateLimitedDefault: settings.rateLimitedDefault, patternProblem, urlProblem: (url) => outboundUrlProblem(url, policy) };
-      admins.set(serverName, new AppserviceAdmin({ serverName, registrar, delivery: homeserver.delivery, feed, explained: homeserver, rotation, rules, pause: () => clock.pause() }));
+      admins.set(serverName, adminOf(homeserver, { registrar, rules, feed, rotation, store, clock, random, logger }));
       if (serverName === settings.serverName && settings.registrationPaths.length > 0) {
         files.push(opened.use(await watchFiles(settings.registrationPaths, registrar, rules, clock, logger)));
       }
@@ -215,6 +218,16 @@ function serverNames({ serverName, credentials }: ServiceSettings): Set<string> 
   const names = new Set([serverName, ...credentials.flatMap((credential) => credential.serverName ?? [])]);
   if (names.size > HOMESERVERS_MAX) throw new Error(`the credentials name ${names.size} homeservers; at most ${HOMESERVERS_MAX} can be served`);
   return names;
+}
+
+function adminOf(
+  homeserver: Homeserver,
+  { store, clock, random, logger, ...parts }: Pick<AppserviceAdminOptions, 'registrar' | 'rules' | 'feed' | 'rotation'> & Pick<ServiceParts, 'store' | 'clock' | 'random' | 'logger'>,
+): AppserviceAdmin {
+  const { serverName, delivery, ledger, isRedelivered } = homeserver;
+  const quarantine = new Quarantine({ serverName, store, commands: delivery.commands, log: ledger, isRedelivered });
+  const audit = new Audit({ serverName, store, clock, random, logger, inTime: (work) => delivery.commands.inTime(work) });
+  return new AppserviceAdmin({ serverName, delivery, quarantine, audit, explained: homeserver, pause: () => clock.pause(), ...parts });
 }
 
 function gaugesOf(homeserver: Homeserver, operations: Escalations): ReturnType<Parameters<Telemetry['observe']>[0]>[number] {

@@ -13,6 +13,8 @@ export type RefusalReason =
   | 'DELIVERY_STATE_FORBIDS'
   /** The encryption key cannot be rotated as things are. */
   | 'KEY_ROTATION_FORBIDDEN'
+  /** A replay from where the log is no longer whole. Metadata says from where it is. */
+  | 'POSITION_NOT_RETAINED'
   /** Too much is queued already. Carries `retryDelayMs`. */
   | 'QUEUE_FULL'
   /** Carries `retryDelayMs`. */

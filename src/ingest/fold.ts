@@ -13,6 +13,7 @@ import type { RegistrationChange, Segment, StoredRegistration } from '../store/s
 import { lastPosition } from '../store/segment.ts';
 import { DeviceKeysFold } from './device-keys.ts';
 import { OpenHolds } from './holds.ts';
+import { RedeliveredFold } from './redelivery.ts';
 import { RoomCache } from './room-cache.ts';
 import { StreamPositions } from './stream-positions.ts';
 
@@ -37,6 +38,7 @@ export class Fold {
   readonly streams = new StreamPositions();
   readonly rooms: RoomCache;
   readonly deviceKeys = new DeviceKeysFold();
+  readonly redelivered = new RedeliveredFold();
   readonly holds = new OpenHolds();
   /** Log position of the last entry folded. */
   tail = 0;
@@ -65,6 +67,7 @@ export class Fold {
     fold.streams.settle(checkpoint.streamPositions);
     fold.deviceKeys.apply(checkpoint.deviceKeys ?? []);
     fold.streams.restore(checkpoint.seenEvents ?? []);
+    fold.redelivered.load(checkpoint.redelivered ?? []);
     fold.holds.restore(checkpoint.holds ?? []);
     for (const stored of registrations) {
       const registration =
@@ -154,6 +157,7 @@ export class Fold {
     this.rooms.settle(segment.roomDeltas, position, applied);
     this.streams.settle(segment.streamPositions);
     if (segment.deviceKeys !== undefined) this.deviceKeys.apply(segment.deviceKeys);
+    if (segment.redelivery !== undefined) this.redelivered.apply(segment.redelivery);
     if (segment.holds !== undefined) this.holds.apply(segment);
     this.tail = position;
   }

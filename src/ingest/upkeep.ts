@@ -54,11 +54,14 @@ export interface UpkeepOptions {
 /** From the age at which ephemeral entries are cut no more to when they may go. */
 const EXPIRED_MARGIN_MS = 120_000;
 
-function savedParts({ deviceKeys, holds, streams }: Fold): Pick<Checkpoint, 'deviceKeys' | 'holds' | 'seenEvents'> {
+/** What a checkpoint has only where there is any. */
+function savedParts({ deviceKeys, holds, redelivered, streams }: Fold): Pick<Checkpoint, 'deviceKeys' | 'holds' | 'redelivered' | 'seenEvents'> {
+  const keys = redelivered.all();
   const seenEvents = streams.newest();
   return {
     ...(deviceKeys.userCount === 0 ? {} : { deviceKeys: deviceKeys.all() }),
     ...(holds.count === 0 ? {} : { holds: holds.toStored() }),
+    ...(keys.length === 0 ? {} : { redelivered: keys }),
     ...(seenEvents.length === 0 ? {} : { seenEvents }),
   };
 }

@@ -21,15 +21,14 @@ import { DeleteRegistrationRequest_Backlog as Backlog } from '../../gen/matrix/a
 import type { Caller } from './authentication.ts';
 import { appserviceIdFrom, appserviceTo, domainEventTo, invalid } from './conversion.ts';
 import { explanationTo, explanationWantedFrom } from './explanation-conversion.ts';
+import { OperatorMethods } from './operator-methods.ts';
+import { pageSize, pageToken } from './page.ts';
 import type { AdminPort, AppserviceStatus, Homeservers, PutRegistrationRequest } from './ports.ts';
 import { registrationFrom, registrationTo } from './registration-conversion.ts';
 import { allowed, found } from './router-methods.ts';
 import { Code, RpcStatus } from './status.ts';
 
-const PAGE_SIZE_DEFAULT = 100;
-const PAGE_SIZE_MAX = 1000;
 const WATCHED_MAX = 1000;
-const PAGE_TOKEN_LENGTH_MAX = 1024;
 const YAML_BYTES_MAX = 1024 * 1024;
 
 /** A request that names one appservice. */
@@ -43,6 +42,8 @@ interface AppserviceAnswer {
 }
 
 export class AdminMethods {
+  /** Those by which operators step in. */
+  readonly operator = new OperatorMethods((request, caller) => this.#admin(request, caller));
   readonly #homeservers: Homeservers;
   readonly #rateLimitedDefault: boolean;
 
@@ -53,7 +54,7 @@ export class AdminMethods {
 
   async putRegistration(request: MessageShape<typeof PutRegistrationRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof PutRegistrationResponseSchema>> {
     const { validateOnly, resumeParked } = request;
-    const { registration, warnings } = await this.#admin(request, caller).putRegistration({ source: this.#source(request), validateOnly, resumeParked });
+    const { registration, warnings } = await this.#admin(request, caller).putRegistration({ source: this.#source(request), validateOnly, resumeParked }, caller.name);
     return { registration: registrationTo(registration), warnings: warnings.map(({ code, message }) => ({ code, message })) };
   }
 
@@ -70,7 +71,7 @@ export class AdminMethods {
     if (request.backlog !== Backlog.DISCARD && request.backlog !== Backlog.PARK) {
       throw invalid('backlog', 'Say what becomes of what is queued: BACKLOG_DISCARD gives it up, BACKLOG_PARK keeps it undelivered.');
     }
-    await this.#admin(request, caller).deleteRegistration(idOf(request), request.backlog === Backlog.PARK ? 'park' : 'discard');
+    await this.#admin(request, caller).deleteRegistration(idOf(request), request.backlog === Backlog.PARK ? 'park' : 'discard', caller.name);
     return {};
   }
 
@@ -84,11 +85,11 @@ export class AdminMethods {
   }
 
   setPaused(request: AppserviceRequest, caller: Caller, paused: boolean): Promise<AppserviceAnswer> {
-    return answered(this.#admin(request, caller).setPaused(idOf(request), paused));
+    return answered(this.#admin(request, caller).setPaused(idOf(request), paused, caller.name));
   }
 
   retryNow(request: AppserviceRequest, caller: Caller): Promise<AppserviceAnswer> {
-    return answered(this.#admin(request, caller).retryNow(idOf(request)));
+    return answered(this.#admin(request, caller).retryNow(idOf(request), caller.name));
   }
 
   /** The keys are the process's, so who is bound to one homeserver may not. */
@@ -99,7 +100,7 @@ export class AdminMethods {
       throw new RpcStatus({ code: Code.permissionDenied, reason: 'SERVER_NAME_FORBIDDEN', message });
     }
     if (replacedKeyId !== undefined && !/^[0-9a-f]{8}$/.test(replacedKeyId)) throw invalid('replaced_key_id', 'A key id is 8 hex digits, as an answer of RotateEncryptionKey has it.');
-    const { sealingKeyId, keyCreated, resealedCount, keys } = await this.#admin({}, caller).rotateEncryptionKey({ replacedKeyId, sharedKeyFile });
+    const { sealingKeyId, keyCreated, resealedCount, keys } = await this.#admin({}, caller).rotateEncryptionKey({ replacedKeyId, sharedKeyFile }, caller.name);
     return { sealingKeyId, keyCreated, resealedCount, keys: keys.map(({ keyId, registrationCount }) => ({ keyId, registrationCount })) };
   }
 
@@ -138,14 +139,4 @@ async function answered(status: Promise<AppserviceStatus>): Promise<AppserviceAn
 
 function idOf({ appserviceId }: AppserviceRequest): string {
   return appserviceIdFrom(appserviceId);
-}
-
-function pageToken(token: string): string {
-  if (token.length > PAGE_TOKEN_LENGTH_MAX) throw invalid('page_token', 'Send the next_page_token of the answer before, or none for the first page.');
-  return token;
-}
-
-function pageSize(wanted: number): number {
-  if (wanted < 0) throw invalid('page_size', `A page_size is 0 or more; at most ${PAGE_SIZE_MAX} are returned.`);
-  return wanted === 0 ? PAGE_SIZE_DEFAULT : Math.min(wanted, PAGE_SIZE_MAX);
 }

@@ -61,6 +61,9 @@ test('M10 R20 with SQLite a new key seals everything anew, delivery goes on, and
   assert.equal(await reasonOf(first.client('admin'), admin.rotateEncryptionKey, { replacedKeyId: 'x' }), 'INVALID_FIELD');
   assert.equal(await reasonOf(first.client('homeserver'), admin.rotateEncryptionKey, {}), 'ROLE_FORBIDDEN');
 
+  const { entries } = await first.client('admin').call(admin.listAuditEntries, {});
+  assert.deepEqual(entries.filter(({ action }) => action === 'RotateEncryptionKey').map(({ appserviceId }) => appserviceId), ['', '', '']);
+
   await put(first.client('admin'), registrationYaml('three', null));
   assert.equal(await ownerOf(first.client('homeserver'), 'one'), 'one');
   await submit(first.client('homeserver'), 'a', 3);

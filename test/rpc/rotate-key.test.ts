@@ -13,13 +13,13 @@ for (const protocol of PROTOCOLS) {
     await using doors = await Doors.open();
     const asked: unknown[] = [];
     const { rotateEncryptionKey: rotate } = doors.house.admin;
-    doors.house.admin.rotateEncryptionKey = (request) => {
-      asked.push(request);
-      return rotate(request);
+    doors.house.admin.rotateEncryptionKey = (request, actor) => {
+      asked.push([request, actor]);
+      return rotate(request, actor);
     };
     const answer = await call(doors, protocol, rotateEncryptionKey, { replacedKeyId: '01020304', sharedKeyFile: true }, TOKENS.admin);
     assert.deepEqual(toJson(RotateEncryptionKeyResponseSchema, answer), { sealingKeyId: '0a0b0c0d', keyCreated: true, resealedCount: 2, keys: [{ keyId: '0a0b0c0d', registrationCount: 2 }, { keyId: '01020304' }] });
-    assert.deepEqual(asked, [{ replacedKeyId: '01020304', sharedKeyFile: true }]);
+    assert.deepEqual(asked, [[{ replacedKeyId: '01020304', sharedKeyFile: true }, 'admin']]);
     for (const [token, reason] of [[TOKENS.bound, 'SERVER_NAME_FORBIDDEN'], [TOKENS.monitor, 'ROLE_FORBIDDEN'], [TOKENS.homeserver, 'ROLE_FORBIDDEN']] as const) {
       assert.equal(failureOf(await failing(call(doors, protocol, rotateEncryptionKey, {}, token))).reason, reason);
     }

@@ -10,6 +10,8 @@ import type { AliasProvisioned, Appservice, DeliveryFailed, Escalation, EventsDe
 import { file_matrix_appservice_v1_appservice } from "./appservice_pb.ts";
 import type { RoomContext } from "./event_pb.ts";
 import { file_matrix_appservice_v1_event } from "./event_pb.ts";
+import type { AuditEntry, QuarantinedTransaction } from "./operation_pb.ts";
+import { file_matrix_appservice_v1_operation } from "./operation_pb.ts";
 import type { Registration } from "./registration_pb.ts";
 import { file_matrix_appservice_v1_registration } from "./registration_pb.ts";
 import type { LogSearch, RoomFacts, RoutingExplanation } from "./routing_explanation_pb.ts";
@@ -20,7 +22,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file matrix/appservice/v1/appservice_admin_service.proto.
  */
 export const file_matrix_appservice_v1_appservice_admin_service: GenFile = /*@__PURE__*/
-  fileDesc("CjNtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX2FkbWluX3NlcnZpY2UucHJvdG8SFG1hdHJpeC5hcHBzZXJ2aWNlLnYxIssBChZQdXRSZWdpc3RyYXRpb25SZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESEwoEeWFtbBgCIAEoCUIDgAEBSAASOgoMcmVnaXN0cmF0aW9uGAMgASgLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuUmVnaXN0cmF0aW9uSAASFQoNdmFsaWRhdGVfb25seRgEIAEoCBIVCg1yZXN1bWVfcGFya2VkGAUgASgIQggKBnNvdXJjZUIOCgxfc2VydmVyX25hbWUihAEKF1B1dFJlZ2lzdHJhdGlvblJlc3BvbnNlEjgKDHJlZ2lzdHJhdGlvbhgBIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZ2lzdHJhdGlvbhIvCgh3YXJuaW5ncxgCIAMoCzIdLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhcm5pbmciWQoWR2V0UmVnaXN0cmF0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIlMKF0dldFJlZ2lzdHJhdGlvblJlc3BvbnNlEjgKDHJlZ2lzdHJhdGlvbhgBIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZ2lzdHJhdGlvbiJrChhMaXN0UmVnaXN0cmF0aW9uc1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCUIOCgxfc2VydmVyX25hbWUibwoZTGlzdFJlZ2lzdHJhdGlvbnNSZXNwb25zZRI5Cg1yZWdpc3RyYXRpb25zGAEgAygLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuUmVnaXN0cmF0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLxAQoZRGVsZXRlUmVnaXN0cmF0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSSAoHYmFja2xvZxgDIAEoDjI3Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGV0ZVJlZ2lzdHJhdGlvblJlcXVlc3QuQmFja2xvZyJJCgdCYWNrbG9nEhcKE0JBQ0tMT0dfVU5TUEVDSUZJRUQQABITCg9CQUNLTE9HX0RJU0NBUkQQARIQCgxCQUNLTE9HX1BBUksQAkIOCgxfc2VydmVyX25hbWUiHAoaRGVsZXRlUmVnaXN0cmF0aW9uUmVzcG9uc2UiVwoUR2V0QXBwc2VydmljZVJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIVCg1hcHBzZXJ2aWNlX2lkGAIgASgJQg4KDF9zZXJ2ZXJfbmFtZSJNChVHZXRBcHBzZXJ2aWNlUmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UiaQoWTGlzdEFwcHNlcnZpY2VzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJQg4KDF9zZXJ2ZXJfbmFtZSJpChdMaXN0QXBwc2VydmljZXNSZXNwb25zZRI1CgthcHBzZXJ2aWNlcxgBIAMoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlcKFFBhdXNlRGVsaXZlcnlSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiTQoVUGF1c2VEZWxpdmVyeVJlc3BvbnNlEjQKCmFwcHNlcnZpY2UYASABKAsyIC5tYXRyaXguYXBwc2VydmljZS52MS5BcHBzZXJ2aWNlIlgKFVJlc3VtZURlbGl2ZXJ5UmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIk4KFlJlc3VtZURlbGl2ZXJ5UmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UiUgoPUmV0cnlOb3dSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiSAoQUmV0cnlOb3dSZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZSJnChpSb3RhdGVFbmNyeXB0aW9uS2V5UmVxdWVzdBIcCg9yZXBsYWNlZF9rZXlfaWQYASABKAlIAIgBARIXCg9zaGFyZWRfa2V5X2ZpbGUYAiABKAhCEgoQX3JlcGxhY2VkX2tleV9pZCLaAQobUm90YXRlRW5jcnlwdGlvbktleVJlc3BvbnNlEhYKDnNlYWxpbmdfa2V5X2lkGAEgASgJEhMKC2tleV9jcmVhdGVkGAIgASgIEhYKDnJlc2VhbGVkX2NvdW50GAMgASgFEkMKBGtleXMYBCADKAsyNS5tYXRyaXguYXBwc2VydmljZS52MS5Sb3RhdGVFbmNyeXB0aW9uS2V5UmVzcG9uc2UuS2V5GjEKA0tleRIOCgZrZXlfaWQYASABKAkSGgoScmVnaXN0cmF0aW9uX2NvdW50GAIgASgFIqYBChVFeHBsYWluUm91dGluZ1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAYgBARIUCgpldmVudF9qc29uGAIgASgMSAASEgoIZXZlbnRfaWQYAyABKAlIABIwCgVyb29tcxgEIAMoCzIhLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJvb21Db250ZXh0QgcKBWV2ZW50Qg4KDF9zZXJ2ZXJfbmFtZSLNAQoWRXhwbGFpblJvdXRpbmdSZXNwb25zZRIQCghldmVudF9pZBgBIAEoCRItCgRyb29tGAIgASgLMh8ubWF0cml4LmFwcHNlcnZpY2UudjEuUm9vbUZhY3RzEjMKCmxvZ19zZWFyY2gYAyABKAsyHy5tYXRyaXguYXBwc2VydmljZS52MS5Mb2dTZWFyY2gSPQoLYXBwc2VydmljZXMYBCADKAsyKC5tYXRyaXguYXBwc2VydmljZS52MS5Sb3V0aW5nRXhwbGFuYXRpb24iVgoSV2F0Y2hFdmVudHNSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFgoOYXBwc2VydmljZV9pZHMYAiADKAlCDgoMX3NlcnZlcl9uYW1lIuADChNXYXRjaEV2ZW50c1Jlc3BvbnNlEigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEkEKEGV2ZW50c19kZWxpdmVyZWQYAiABKAsyJS5tYXRyaXguYXBwc2VydmljZS52MS5FdmVudHNEZWxpdmVyZWRIABI/Cg9kZWxpdmVyeV9mYWlsZWQYAyABKAsyJC5tYXRyaXguYXBwc2VydmljZS52MS5EZWxpdmVyeUZhaWxlZEgAEjsKDXN0YXRlX2NoYW5nZWQYBCABKAsyIi5tYXRyaXguYXBwc2VydmljZS52MS5TdGF0ZUNoYW5nZWRIABJBChB1c2VyX3Byb3Zpc2lvbmVkGAUgASgLMiUubWF0cml4LmFwcHNlcnZpY2UudjEuVXNlclByb3Zpc2lvbmVkSAASQwoRYWxpYXNfcHJvdmlzaW9uZWQYBiABKAsyJi5tYXRyaXguYXBwc2VydmljZS52MS5BbGlhc1Byb3Zpc2lvbmVkSAASNgoKZXNjYWxhdGlvbhgHIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkVzY2FsYXRpb25IABIVCg1kcm9wcGVkX2NvdW50GAggASgDQgcKBWV2ZW50Mu0KCg9BcHBzZXJ2aWNlQWRtaW4ScwoPUHV0UmVnaXN0cmF0aW9uEiwubWF0cml4LmFwcHNlcnZpY2UudjEuUHV0UmVnaXN0cmF0aW9uUmVxdWVzdBotLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlB1dFJlZ2lzdHJhdGlvblJlc3BvbnNlIgOQAgIScwoPR2V0UmVnaXN0cmF0aW9uEiwubWF0cml4LmFwcHNlcnZpY2UudjEuR2V0UmVnaXN0cmF0aW9uUmVxdWVzdBotLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldFJlZ2lzdHJhdGlvblJlc3BvbnNlIgOQAgESeQoRTGlzdFJlZ2lzdHJhdGlvbnMSLi5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0UmVnaXN0cmF0aW9uc1JlcXVlc3QaLy5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0UmVnaXN0cmF0aW9uc1Jlc3BvbnNlIgOQAgESdwoSRGVsZXRlUmVnaXN0cmF0aW9uEi8ubWF0cml4LmFwcHNlcnZpY2UudjEuRGVsZXRlUmVnaXN0cmF0aW9uUmVxdWVzdBowLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGV0ZVJlZ2lzdHJhdGlvblJlc3BvbnNlEm0KDUdldEFwcHNlcnZpY2USKi5tYXRyaXguYXBwc2VydmljZS52MS5HZXRBcHBzZXJ2aWNlUmVxdWVzdBorLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldEFwcHNlcnZpY2VSZXNwb25zZSIDkAIBEnMKD0xpc3RBcHBzZXJ2aWNlcxIsLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RBcHBzZXJ2aWNlc1JlcXVlc3QaLS5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0QXBwc2VydmljZXNSZXNwb25zZSIDkAIBEm0KDVBhdXNlRGVsaXZlcnkSKi5tYXRyaXguYXBwc2VydmljZS52MS5QYXVzZURlbGl2ZXJ5UmVxdWVzdBorLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBhdXNlRGVsaXZlcnlSZXNwb25zZSIDkAICEnAKDlJlc3VtZURlbGl2ZXJ5EisubWF0cml4LmFwcHNlcnZpY2UudjEuUmVzdW1lRGVsaXZlcnlSZXF1ZXN0GiwubWF0cml4LmFwcHNlcnZpY2UudjEuUmVzdW1lRGVsaXZlcnlSZXNwb25zZSIDkAICEl4KCFJldHJ5Tm93EiUubWF0cml4LmFwcHNlcnZpY2UudjEuUmV0cnlOb3dSZXF1ZXN0GiYubWF0cml4LmFwcHNlcnZpY2UudjEuUmV0cnlOb3dSZXNwb25zZSIDkAICEnoKE1JvdGF0ZUVuY3J5cHRpb25LZXkSMC5tYXRyaXguYXBwc2VydmljZS52MS5Sb3RhdGVFbmNyeXB0aW9uS2V5UmVxdWVzdBoxLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJvdGF0ZUVuY3J5cHRpb25LZXlSZXNwb25zZRJwCg5FeHBsYWluUm91dGluZxIrLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV4cGxhaW5Sb3V0aW5nUmVxdWVzdBosLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV4cGxhaW5Sb3V0aW5nUmVzcG9uc2UiA5ACARJpCgtXYXRjaEV2ZW50cxIoLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhdGNoRXZlbnRzUmVxdWVzdBopLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhdGNoRXZlbnRzUmVzcG9uc2UiA5ACATABYgZwcm90bzM", [file_google_protobuf_timestamp, file_matrix_appservice_v1_appservice, file_matrix_appservice_v1_event, file_matrix_appservice_v1_registration, file_matrix_appservice_v1_routing_explanation]);
+  fileDesc("CjNtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX2FkbWluX3NlcnZpY2UucHJvdG8SFG1hdHJpeC5hcHBzZXJ2aWNlLnYxIssBChZQdXRSZWdpc3RyYXRpb25SZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESEwoEeWFtbBgCIAEoCUIDgAEBSAASOgoMcmVnaXN0cmF0aW9uGAMgASgLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuUmVnaXN0cmF0aW9uSAASFQoNdmFsaWRhdGVfb25seRgEIAEoCBIVCg1yZXN1bWVfcGFya2VkGAUgASgIQggKBnNvdXJjZUIOCgxfc2VydmVyX25hbWUihAEKF1B1dFJlZ2lzdHJhdGlvblJlc3BvbnNlEjgKDHJlZ2lzdHJhdGlvbhgBIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZ2lzdHJhdGlvbhIvCgh3YXJuaW5ncxgCIAMoCzIdLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhcm5pbmciWQoWR2V0UmVnaXN0cmF0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIlMKF0dldFJlZ2lzdHJhdGlvblJlc3BvbnNlEjgKDHJlZ2lzdHJhdGlvbhgBIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZ2lzdHJhdGlvbiJrChhMaXN0UmVnaXN0cmF0aW9uc1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCUIOCgxfc2VydmVyX25hbWUibwoZTGlzdFJlZ2lzdHJhdGlvbnNSZXNwb25zZRI5Cg1yZWdpc3RyYXRpb25zGAEgAygLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuUmVnaXN0cmF0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLxAQoZRGVsZXRlUmVnaXN0cmF0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSSAoHYmFja2xvZxgDIAEoDjI3Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGV0ZVJlZ2lzdHJhdGlvblJlcXVlc3QuQmFja2xvZyJJCgdCYWNrbG9nEhcKE0JBQ0tMT0dfVU5TUEVDSUZJRUQQABITCg9CQUNLTE9HX0RJU0NBUkQQARIQCgxCQUNLTE9HX1BBUksQAkIOCgxfc2VydmVyX25hbWUiHAoaRGVsZXRlUmVnaXN0cmF0aW9uUmVzcG9uc2UiVwoUR2V0QXBwc2VydmljZVJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIVCg1hcHBzZXJ2aWNlX2lkGAIgASgJQg4KDF9zZXJ2ZXJfbmFtZSJNChVHZXRBcHBzZXJ2aWNlUmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UiaQoWTGlzdEFwcHNlcnZpY2VzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJQg4KDF9zZXJ2ZXJfbmFtZSJpChdMaXN0QXBwc2VydmljZXNSZXNwb25zZRI1CgthcHBzZXJ2aWNlcxgBIAMoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlcKFFBhdXNlRGVsaXZlcnlSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiTQoVUGF1c2VEZWxpdmVyeVJlc3BvbnNlEjQKCmFwcHNlcnZpY2UYASABKAsyIC5tYXRyaXguYXBwc2VydmljZS52MS5BcHBzZXJ2aWNlIlgKFVJlc3VtZURlbGl2ZXJ5UmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIk4KFlJlc3VtZURlbGl2ZXJ5UmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UiUgoPUmV0cnlOb3dSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiSAoQUmV0cnlOb3dSZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZSJnChpSb3RhdGVFbmNyeXB0aW9uS2V5UmVxdWVzdBIcCg9yZXBsYWNlZF9rZXlfaWQYASABKAlIAIgBARIXCg9zaGFyZWRfa2V5X2ZpbGUYAiABKAhCEgoQX3JlcGxhY2VkX2tleV9pZCLaAQobUm90YXRlRW5jcnlwdGlvbktleVJlc3BvbnNlEhYKDnNlYWxpbmdfa2V5X2lkGAEgASgJEhMKC2tleV9jcmVhdGVkGAIgASgIEhYKDnJlc2VhbGVkX2NvdW50GAMgASgFEkMKBGtleXMYBCADKAsyNS5tYXRyaXguYXBwc2VydmljZS52MS5Sb3RhdGVFbmNyeXB0aW9uS2V5UmVzcG9uc2UuS2V5GjEKA0tleRIOCgZrZXlfaWQYASABKAkSGgoScmVnaXN0cmF0aW9uX2NvdW50GAIgASgFIqYBChVFeHBsYWluUm91dGluZ1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAYgBARIUCgpldmVudF9qc29uGAIgASgMSAASEgoIZXZlbnRfaWQYAyABKAlIABIwCgVyb29tcxgEIAMoCzIhLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJvb21Db250ZXh0QgcKBWV2ZW50Qg4KDF9zZXJ2ZXJfbmFtZSLNAQoWRXhwbGFpblJvdXRpbmdSZXNwb25zZRIQCghldmVudF9pZBgBIAEoCRItCgRyb29tGAIgASgLMh8ubWF0cml4LmFwcHNlcnZpY2UudjEuUm9vbUZhY3RzEjMKCmxvZ19zZWFyY2gYAyABKAsyHy5tYXRyaXguYXBwc2VydmljZS52MS5Mb2dTZWFyY2gSPQoLYXBwc2VydmljZXMYBCADKAsyKC5tYXRyaXguYXBwc2VydmljZS52MS5Sb3V0aW5nRXhwbGFuYXRpb24iVgoSV2F0Y2hFdmVudHNSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFgoOYXBwc2VydmljZV9pZHMYAiADKAlCDgoMX3NlcnZlcl9uYW1lIuADChNXYXRjaEV2ZW50c1Jlc3BvbnNlEigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEkEKEGV2ZW50c19kZWxpdmVyZWQYAiABKAsyJS5tYXRyaXguYXBwc2VydmljZS52MS5FdmVudHNEZWxpdmVyZWRIABI/Cg9kZWxpdmVyeV9mYWlsZWQYAyABKAsyJC5tYXRyaXguYXBwc2VydmljZS52MS5EZWxpdmVyeUZhaWxlZEgAEjsKDXN0YXRlX2NoYW5nZWQYBCABKAsyIi5tYXRyaXguYXBwc2VydmljZS52MS5TdGF0ZUNoYW5nZWRIABJBChB1c2VyX3Byb3Zpc2lvbmVkGAUgASgLMiUubWF0cml4LmFwcHNlcnZpY2UudjEuVXNlclByb3Zpc2lvbmVkSAASQwoRYWxpYXNfcHJvdmlzaW9uZWQYBiABKAsyJi5tYXRyaXguYXBwc2VydmljZS52MS5BbGlhc1Byb3Zpc2lvbmVkSAASNgoKZXNjYWxhdGlvbhgHIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkVzY2FsYXRpb25IABIVCg1kcm9wcGVkX2NvdW50GAggASgDQgcKBWV2ZW50ImgKFVN0b3BBcHBzZXJ2aWNlUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSDgoGcmVhc29uGAMgASgJQg4KDF9zZXJ2ZXJfbmFtZSJOChZTdG9wQXBwc2VydmljZVJlc3BvbnNlEjQKCmFwcHNlcnZpY2UYASABKAsyIC5tYXRyaXguYXBwc2VydmljZS52MS5BcHBzZXJ2aWNlInkKFlNraXBUcmFuc2FjdGlvblJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIVCg1hcHBzZXJ2aWNlX2lkGAIgASgJEg4KBnR4bl9pZBgDIAEoCRIOCgZyZWFzb24YBCABKAlCDgoMX3NlcnZlcl9uYW1lIk8KF1NraXBUcmFuc2FjdGlvblJlc3BvbnNlEjQKCmFwcHNlcnZpY2UYASABKAsyIC5tYXRyaXguYXBwc2VydmljZS52MS5BcHBzZXJ2aWNlIqQBCiJMaXN0UXVhcmFudGluZWRUcmFuc2FjdGlvbnNSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCRIWCg5pbmNsdWRlX2JvZGllcxgFIAEoCEIOCgxfc2VydmVyX25hbWUiggEKI0xpc3RRdWFyYW50aW5lZFRyYW5zYWN0aW9uc1Jlc3BvbnNlEkIKDHRyYW5zYWN0aW9ucxgBIAMoCzIsLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlF1YXJhbnRpbmVkVHJhbnNhY3Rpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIn4KG1JlZGVsaXZlclRyYW5zYWN0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSDgoGdHhuX2lkGAMgASgJEg4KBnJlYXNvbhgEIAEoCUIOCgxfc2VydmVyX25hbWUiVAocUmVkZWxpdmVyVHJhbnNhY3Rpb25SZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZSJ8ChlEaXNjYXJkVHJhbnNhY3Rpb25SZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCRIOCgZ0eG5faWQYAyABKAkSDgoGcmVhc29uGAQgASgJQg4KDF9zZXJ2ZXJfbmFtZSJSChpEaXNjYXJkVHJhbnNhY3Rpb25SZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZSK9AQoTUmVwbGF5RXZlbnRzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgBiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSDgoGcmVhc29uGAMgASgJEhsKEWZyb21fbG9nX3Bvc2l0aW9uGAQgASgDSAASLwoJZnJvbV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEgAQgcKBXN0YXJ0Qg4KDF9zZXJ2ZXJfbmFtZSJnChRSZXBsYXlFdmVudHNSZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZRIZChFmcm9tX2xvZ19wb3NpdGlvbhgCIAEoAyKYAQoXTGlzdEF1ZGl0RW50cmllc1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIaCg1hcHBzZXJ2aWNlX2lkGAIgASgJSAGIAQESEQoJcGFnZV9zaXplGAMgASgFEhIKCnBhZ2VfdG9rZW4YBCABKAlCDgoMX3NlcnZlcl9uYW1lQhAKDl9hcHBzZXJ2aWNlX2lkImYKGExpc3RBdWRpdEVudHJpZXNSZXNwb25zZRIxCgdlbnRyaWVzGAEgAygLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXVkaXRFbnRyeRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkyxREKD0FwcHNlcnZpY2VBZG1pbhJzCg9QdXRSZWdpc3RyYXRpb24SLC5tYXRyaXguYXBwc2VydmljZS52MS5QdXRSZWdpc3RyYXRpb25SZXF1ZXN0Gi0ubWF0cml4LmFwcHNlcnZpY2UudjEuUHV0UmVnaXN0cmF0aW9uUmVzcG9uc2UiA5ACAhJzCg9HZXRSZWdpc3RyYXRpb24SLC5tYXRyaXguYXBwc2VydmljZS52MS5HZXRSZWdpc3RyYXRpb25SZXF1ZXN0Gi0ubWF0cml4LmFwcHNlcnZpY2UudjEuR2V0UmVnaXN0cmF0aW9uUmVzcG9uc2UiA5ACARJ5ChFMaXN0UmVnaXN0cmF0aW9ucxIuLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RSZWdpc3RyYXRpb25zUmVxdWVzdBovLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RSZWdpc3RyYXRpb25zUmVzcG9uc2UiA5ACARJ3ChJEZWxldGVSZWdpc3RyYXRpb24SLy5tYXRyaXguYXBwc2VydmljZS52MS5EZWxldGVSZWdpc3RyYXRpb25SZXF1ZXN0GjAubWF0cml4LmFwcHNlcnZpY2UudjEuRGVsZXRlUmVnaXN0cmF0aW9uUmVzcG9uc2USbQoNR2V0QXBwc2VydmljZRIqLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldEFwcHNlcnZpY2VSZXF1ZXN0GisubWF0cml4LmFwcHNlcnZpY2UudjEuR2V0QXBwc2VydmljZVJlc3BvbnNlIgOQAgEScwoPTGlzdEFwcHNlcnZpY2VzEiwubWF0cml4LmFwcHNlcnZpY2UudjEuTGlzdEFwcHNlcnZpY2VzUmVxdWVzdBotLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RBcHBzZXJ2aWNlc1Jlc3BvbnNlIgOQAgESbQoNUGF1c2VEZWxpdmVyeRIqLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBhdXNlRGVsaXZlcnlSZXF1ZXN0GisubWF0cml4LmFwcHNlcnZpY2UudjEuUGF1c2VEZWxpdmVyeVJlc3BvbnNlIgOQAgIScAoOUmVzdW1lRGVsaXZlcnkSKy5tYXRyaXguYXBwc2VydmljZS52MS5SZXN1bWVEZWxpdmVyeVJlcXVlc3QaLC5tYXRyaXguYXBwc2VydmljZS52MS5SZXN1bWVEZWxpdmVyeVJlc3BvbnNlIgOQAgISXgoIUmV0cnlOb3cSJS5tYXRyaXguYXBwc2VydmljZS52MS5SZXRyeU5vd1JlcXVlc3QaJi5tYXRyaXguYXBwc2VydmljZS52MS5SZXRyeU5vd1Jlc3BvbnNlIgOQAgISegoTUm90YXRlRW5jcnlwdGlvbktleRIwLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJvdGF0ZUVuY3J5cHRpb25LZXlSZXF1ZXN0GjEubWF0cml4LmFwcHNlcnZpY2UudjEuUm90YXRlRW5jcnlwdGlvbktleVJlc3BvbnNlEnAKDlN0b3BBcHBzZXJ2aWNlEisubWF0cml4LmFwcHNlcnZpY2UudjEuU3RvcEFwcHNlcnZpY2VSZXF1ZXN0GiwubWF0cml4LmFwcHNlcnZpY2UudjEuU3RvcEFwcHNlcnZpY2VSZXNwb25zZSIDkAICEnMKD1NraXBUcmFuc2FjdGlvbhIsLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlNraXBUcmFuc2FjdGlvblJlcXVlc3QaLS5tYXRyaXguYXBwc2VydmljZS52MS5Ta2lwVHJhbnNhY3Rpb25SZXNwb25zZSIDkAICEpcBChtMaXN0UXVhcmFudGluZWRUcmFuc2FjdGlvbnMSOC5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0UXVhcmFudGluZWRUcmFuc2FjdGlvbnNSZXF1ZXN0GjkubWF0cml4LmFwcHNlcnZpY2UudjEuTGlzdFF1YXJhbnRpbmVkVHJhbnNhY3Rpb25zUmVzcG9uc2UiA5ACARJ9ChRSZWRlbGl2ZXJUcmFuc2FjdGlvbhIxLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZGVsaXZlclRyYW5zYWN0aW9uUmVxdWVzdBoyLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZGVsaXZlclRyYW5zYWN0aW9uUmVzcG9uc2USdwoSRGlzY2FyZFRyYW5zYWN0aW9uEi8ubWF0cml4LmFwcHNlcnZpY2UudjEuRGlzY2FyZFRyYW5zYWN0aW9uUmVxdWVzdBowLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRpc2NhcmRUcmFuc2FjdGlvblJlc3BvbnNlEmUKDFJlcGxheUV2ZW50cxIpLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlcGxheUV2ZW50c1JlcXVlc3QaKi5tYXRyaXguYXBwc2VydmljZS52MS5SZXBsYXlFdmVudHNSZXNwb25zZRJ2ChBMaXN0QXVkaXRFbnRyaWVzEi0ubWF0cml4LmFwcHNlcnZpY2UudjEuTGlzdEF1ZGl0RW50cmllc1JlcXVlc3QaLi5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0QXVkaXRFbnRyaWVzUmVzcG9uc2UiA5ACARJwCg5FeHBsYWluUm91dGluZxIrLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV4cGxhaW5Sb3V0aW5nUmVxdWVzdBosLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV4cGxhaW5Sb3V0aW5nUmVzcG9uc2UiA5ACARJpCgtXYXRjaEV2ZW50cxIoLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhdGNoRXZlbnRzUmVxdWVzdBopLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhdGNoRXZlbnRzUmVzcG9uc2UiA5ACATABYgZwcm90bzM", [file_google_protobuf_timestamp, file_matrix_appservice_v1_appservice, file_matrix_appservice_v1_event, file_matrix_appservice_v1_operation, file_matrix_appservice_v1_registration, file_matrix_appservice_v1_routing_explanation]);
 
 /**
  * Puts a registration.
@@ -878,6 +880,486 @@ export const WatchEventsResponseSchema: GenMessage<WatchEventsResponse> = /*@__P
   messageDesc(file_matrix_appservice_v1_appservice_admin_service, 23);
 
 /**
+ * Ends delivery for good.
+ *
+ * @generated from message matrix.appservice.v1.StopAppserviceRequest
+ */
+export type StopAppserviceRequest = Message<"matrix.appservice.v1.StopAppserviceRequest"> & {
+  /**
+   * The homeserver; the configured one if unset.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * The appservice. Required.
+   *
+   * @generated from field: string appservice_id = 2;
+   */
+  appserviceId: string;
+
+  /**
+   * Why, for the audit entries. Required, at most 1,024 bytes.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.StopAppserviceRequest.
+ * Use `create(StopAppserviceRequestSchema)` to create a new message.
+ */
+export const StopAppserviceRequestSchema: GenMessage<StopAppserviceRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 24);
+
+/**
+ * Delivery has ended.
+ *
+ * @generated from message matrix.appservice.v1.StopAppserviceResponse
+ */
+export type StopAppserviceResponse = Message<"matrix.appservice.v1.StopAppserviceResponse"> & {
+  /**
+   * The appservice.
+   *
+   * @generated from field: matrix.appservice.v1.Appservice appservice = 1;
+   */
+  appservice?: Appservice | undefined;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.StopAppserviceResponse.
+ * Use `create(StopAppserviceResponseSchema)` to create a new message.
+ */
+export const StopAppserviceResponseSchema: GenMessage<StopAppserviceResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 25);
+
+/**
+ * Skips the transaction in flight.
+ *
+ * @generated from message matrix.appservice.v1.SkipTransactionRequest
+ */
+export type SkipTransactionRequest = Message<"matrix.appservice.v1.SkipTransactionRequest"> & {
+  /**
+   * The homeserver; the configured one if unset.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * The appservice. Required.
+   *
+   * @generated from field: string appservice_id = 2;
+   */
+  appserviceId: string;
+
+  /**
+   * The transaction. Required.
+   *
+   * @generated from field: string txn_id = 3;
+   */
+  txnId: string;
+
+  /**
+   * Why, for the audit entries. Required, at most 1,024 bytes.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.SkipTransactionRequest.
+ * Use `create(SkipTransactionRequestSchema)` to create a new message.
+ */
+export const SkipTransactionRequestSchema: GenMessage<SkipTransactionRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 26);
+
+/**
+ * The transaction is in quarantine, or is put there by the router that delivers to the appservice within a second.
+ *
+ * @generated from message matrix.appservice.v1.SkipTransactionResponse
+ */
+export type SkipTransactionResponse = Message<"matrix.appservice.v1.SkipTransactionResponse"> & {
+  /**
+   * The appservice.
+   *
+   * @generated from field: matrix.appservice.v1.Appservice appservice = 1;
+   */
+  appservice?: Appservice | undefined;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.SkipTransactionResponse.
+ * Use `create(SkipTransactionResponseSchema)` to create a new message.
+ */
+export const SkipTransactionResponseSchema: GenMessage<SkipTransactionResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 27);
+
+/**
+ * Asks for what is in quarantine.
+ *
+ * @generated from message matrix.appservice.v1.ListQuarantinedTransactionsRequest
+ */
+export type ListQuarantinedTransactionsRequest = Message<"matrix.appservice.v1.ListQuarantinedTransactionsRequest"> & {
+  /**
+   * The homeserver; the configured one if unset.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * The appservice. Required.
+   *
+   * @generated from field: string appservice_id = 2;
+   */
+  appserviceId: string;
+
+  /**
+   * At most 1,000; 100 if 0. A page may have fewer than there are.
+   *
+   * @generated from field: int32 page_size = 3;
+   */
+  pageSize: number;
+
+  /**
+   * The next_page_token of the answer before; empty for the first page.
+   *
+   * @generated from field: string page_token = 4;
+   */
+  pageToken: string;
+
+  /**
+   * If true, request bodies come along, at most 2 MiB in one page but at least one. They hold people's messages: it takes
+   * the role `admin`.
+   *
+   * @generated from field: bool include_bodies = 5;
+   */
+  includeBodies: boolean;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ListQuarantinedTransactionsRequest.
+ * Use `create(ListQuarantinedTransactionsRequestSchema)` to create a new message.
+ */
+export const ListQuarantinedTransactionsRequestSchema: GenMessage<ListQuarantinedTransactionsRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 28);
+
+/**
+ * A page of what is in quarantine.
+ *
+ * @generated from message matrix.appservice.v1.ListQuarantinedTransactionsResponse
+ */
+export type ListQuarantinedTransactionsResponse = Message<"matrix.appservice.v1.ListQuarantinedTransactionsResponse"> & {
+  /**
+   * The transactions.
+   *
+   * @generated from field: repeated matrix.appservice.v1.QuarantinedTransaction transactions = 1;
+   */
+  transactions: QuarantinedTransaction[];
+
+  /**
+   * Empty at the end.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ListQuarantinedTransactionsResponse.
+ * Use `create(ListQuarantinedTransactionsResponseSchema)` to create a new message.
+ */
+export const ListQuarantinedTransactionsResponseSchema: GenMessage<ListQuarantinedTransactionsResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 29);
+
+/**
+ * Delivers again what is in quarantine.
+ *
+ * @generated from message matrix.appservice.v1.RedeliverTransactionRequest
+ */
+export type RedeliverTransactionRequest = Message<"matrix.appservice.v1.RedeliverTransactionRequest"> & {
+  /**
+   * The homeserver; the configured one if unset.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * The appservice. Required.
+   *
+   * @generated from field: string appservice_id = 2;
+   */
+  appserviceId: string;
+
+  /**
+   * The transaction. Required.
+   *
+   * @generated from field: string txn_id = 3;
+   */
+  txnId: string;
+
+  /**
+   * Why, for the audit entries. Required, at most 1,024 bytes.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.RedeliverTransactionRequest.
+ * Use `create(RedeliverTransactionRequestSchema)` to create a new message.
+ */
+export const RedeliverTransactionRequestSchema: GenMessage<RedeliverTransactionRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 30);
+
+/**
+ * Its entries are at the end of the queue.
+ *
+ * @generated from message matrix.appservice.v1.RedeliverTransactionResponse
+ */
+export type RedeliverTransactionResponse = Message<"matrix.appservice.v1.RedeliverTransactionResponse"> & {
+  /**
+   * The appservice.
+   *
+   * @generated from field: matrix.appservice.v1.Appservice appservice = 1;
+   */
+  appservice?: Appservice | undefined;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.RedeliverTransactionResponse.
+ * Use `create(RedeliverTransactionResponseSchema)` to create a new message.
+ */
+export const RedeliverTransactionResponseSchema: GenMessage<RedeliverTransactionResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 31);
+
+/**
+ * Gives up what is in quarantine.
+ *
+ * @generated from message matrix.appservice.v1.DiscardTransactionRequest
+ */
+export type DiscardTransactionRequest = Message<"matrix.appservice.v1.DiscardTransactionRequest"> & {
+  /**
+   * The homeserver; the configured one if unset.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * The appservice. Required.
+   *
+   * @generated from field: string appservice_id = 2;
+   */
+  appserviceId: string;
+
+  /**
+   * The transaction. Required.
+   *
+   * @generated from field: string txn_id = 3;
+   */
+  txnId: string;
+
+  /**
+   * Why, for the audit entries. Required, at most 1,024 bytes.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.DiscardTransactionRequest.
+ * Use `create(DiscardTransactionRequestSchema)` to create a new message.
+ */
+export const DiscardTransactionRequestSchema: GenMessage<DiscardTransactionRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 32);
+
+/**
+ * It is gone.
+ *
+ * @generated from message matrix.appservice.v1.DiscardTransactionResponse
+ */
+export type DiscardTransactionResponse = Message<"matrix.appservice.v1.DiscardTransactionResponse"> & {
+  /**
+   * The appservice.
+   *
+   * @generated from field: matrix.appservice.v1.Appservice appservice = 1;
+   */
+  appservice?: Appservice | undefined;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.DiscardTransactionResponse.
+ * Use `create(DiscardTransactionResponseSchema)` to create a new message.
+ */
+export const DiscardTransactionResponseSchema: GenMessage<DiscardTransactionResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 33);
+
+/**
+ * Delivers again.
+ *
+ * @generated from message matrix.appservice.v1.ReplayEventsRequest
+ */
+export type ReplayEventsRequest = Message<"matrix.appservice.v1.ReplayEventsRequest"> & {
+  /**
+   * The homeserver; the configured one if unset.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * The appservice. Required.
+   *
+   * @generated from field: string appservice_id = 2;
+   */
+  appserviceId: string;
+
+  /**
+   * Why, for the audit entries. Required, at most 1,024 bytes.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+
+  /**
+   * From where. Required.
+   *
+   * @generated from oneof matrix.appservice.v1.ReplayEventsRequest.start
+   */
+  start: {
+    /**
+     * A log position, 1 or above.
+     *
+     * @generated from field: int64 from_log_position = 4;
+     */
+    value: bigint;
+    case: "fromLogPosition";
+  } | {
+    /**
+     * The first log position written at or after this time.
+     *
+     * @generated from field: google.protobuf.Timestamp from_time = 5;
+     */
+    value: Timestamp;
+    case: "fromTime";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ReplayEventsRequest.
+ * Use `create(ReplayEventsRequestSchema)` to create a new message.
+ */
+export const ReplayEventsRequestSchema: GenMessage<ReplayEventsRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 34);
+
+/**
+ * It is delivered again.
+ *
+ * @generated from message matrix.appservice.v1.ReplayEventsResponse
+ */
+export type ReplayEventsResponse = Message<"matrix.appservice.v1.ReplayEventsResponse"> & {
+  /**
+   * The appservice.
+   *
+   * @generated from field: matrix.appservice.v1.Appservice appservice = 1;
+   */
+  appservice?: Appservice | undefined;
+
+  /**
+   * What is routed at or above this log position is delivered again. Above the one asked for only if the log lost older
+   * entries meanwhile.
+   *
+   * @generated from field: int64 from_log_position = 2;
+   */
+  fromLogPosition: bigint;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ReplayEventsResponse.
+ * Use `create(ReplayEventsResponseSchema)` to create a new message.
+ */
+export const ReplayEventsResponseSchema: GenMessage<ReplayEventsResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 35);
+
+/**
+ * Asks what operators did.
+ *
+ * @generated from message matrix.appservice.v1.ListAuditEntriesRequest
+ */
+export type ListAuditEntriesRequest = Message<"matrix.appservice.v1.ListAuditEntriesRequest"> & {
+  /**
+   * The homeserver; the configured one if unset.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * Only to this appservice; to all if unset.
+   *
+   * @generated from field: optional string appservice_id = 2;
+   */
+  appserviceId?: string | undefined;
+
+  /**
+   * At most 1,000; 100 if 0.
+   *
+   * @generated from field: int32 page_size = 3;
+   */
+  pageSize: number;
+
+  /**
+   * The next_page_token of the answer before; empty for the first page.
+   *
+   * @generated from field: string page_token = 4;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ListAuditEntriesRequest.
+ * Use `create(ListAuditEntriesRequestSchema)` to create a new message.
+ */
+export const ListAuditEntriesRequestSchema: GenMessage<ListAuditEntriesRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 36);
+
+/**
+ * A page of what operators did.
+ *
+ * @generated from message matrix.appservice.v1.ListAuditEntriesResponse
+ */
+export type ListAuditEntriesResponse = Message<"matrix.appservice.v1.ListAuditEntriesResponse"> & {
+  /**
+   * The newest first.
+   *
+   * @generated from field: repeated matrix.appservice.v1.AuditEntry entries = 1;
+   */
+  entries: AuditEntry[];
+
+  /**
+   * Empty at the end.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ListAuditEntriesResponse.
+ * Use `create(ListAuditEntriesResponseSchema)` to create a new message.
+ */
+export const ListAuditEntriesResponseSchema: GenMessage<ListAuditEntriesResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 37);
+
+/**
  * AppserviceAdmin is called by operators and their tools, with a credential of the role `admin`; the role `monitor` may
  * call what only reads. Ids of appservices are unique per homeserver; every request says which one, and means the
  * configured one if it does not.
@@ -988,6 +1470,87 @@ export const AppserviceAdmin: GenService<{
     methodKind: "unary";
     input: typeof RotateEncryptionKeyRequestSchema;
     output: typeof RotateEncryptionKeyResponseSchema;
+  },
+  /**
+   * StopAppservice ends delivery for good: the state becomes `failed`, what is queued is given up, and nothing gathers any
+   * more. Its namespaces stay its own. The way out is DeleteRegistration with BACKLOG_DISCARD and PutRegistration: a new
+   * life of the id begins, which gets what is submitted from then on. Stopping a stopped appservice changes nothing.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceAdmin.StopAppservice
+   */
+  stopAppservice: {
+    methodKind: "unary";
+    input: typeof StopAppserviceRequestSchema;
+    output: typeof StopAppserviceResponseSchema;
+  },
+  /**
+   * SkipTransaction takes the transaction in flight out of the queue into quarantine, and the queue goes on. If its
+   * acknowledgement was stored before, it is FAILED_PRECONDITION, as is any transaction that is not the one in flight. A
+   * transaction that is in quarantine already stays there. An attempt on its way is given up; the appservice may have
+   * taken it.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceAdmin.SkipTransaction
+   */
+  skipTransaction: {
+    methodKind: "unary";
+    input: typeof SkipTransactionRequestSchema;
+    output: typeof SkipTransactionResponseSchema;
+  },
+  /**
+   * ListQuarantinedTransactions tells what is in quarantine, in the order of the txn ids.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceAdmin.ListQuarantinedTransactions
+   */
+  listQuarantinedTransactions: {
+    methodKind: "unary";
+    input: typeof ListQuarantinedTransactionsRequestSchema;
+    output: typeof ListQuarantinedTransactionsResponseSchema;
+  },
+  /**
+   * RedeliverTransaction puts the entries of a transaction in quarantine at the end of the queue, in their order, once.
+   * They are sent under new txn ids. Repeating it does not send them again; once it is forgotten that it was done, it is
+   * NOT_FOUND.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceAdmin.RedeliverTransaction
+   */
+  redeliverTransaction: {
+    methodKind: "unary";
+    input: typeof RedeliverTransactionRequestSchema;
+    output: typeof RedeliverTransactionResponseSchema;
+  },
+  /**
+   * DiscardTransaction gives up a transaction in quarantine. Repeated after it was done it is NOT_FOUND.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceAdmin.DiscardTransaction
+   */
+  discardTransaction: {
+    methodKind: "unary";
+    input: typeof DiscardTransactionRequestSchema;
+    output: typeof DiscardTransactionResponseSchema;
+  },
+  /**
+   * ReplayEvents delivers again, in order and under new txn ids, what was routed to the appservice from a log position or a
+   * time on and is still in the log. A transaction in flight is given up; its entries are delivered again too. If the log is
+   * not whole from there on it is FAILED_PRECONDITION, with `oldest_log_position` in the metadata of POSITION_NOT_RETAINED.
+   * `log_retention_ms` says how long the log keeps what is delivered.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceAdmin.ReplayEvents
+   */
+  replayEvents: {
+    methodKind: "unary";
+    input: typeof ReplayEventsRequestSchema;
+    output: typeof ReplayEventsResponseSchema;
+  },
+  /**
+   * ListAuditEntries tells what operators did, the newest first. The newest 10,000 of a homeserver are kept. What was
+   * changed by registration files is in the log of the router.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceAdmin.ListAuditEntries
+   */
+  listAuditEntries: {
+    methodKind: "unary";
+    input: typeof ListAuditEntriesRequestSchema;
+    output: typeof ListAuditEntriesResponseSchema;
   },
   /**
    * ExplainRouting tells for each appservice whether it gets an event and why, with the rooms as they are known now, and
