@@ -13,6 +13,7 @@ import type { RegistrationChange, Segment, StoredRegistration } from '../store/s
 import { lastPosition } from '../store/segment.ts';
 import { DeviceKeysFold } from './device-keys.ts';
 import { RoomCache } from './room-cache.ts';
+import { SeenIds } from './seen-ids.ts';
 import { StreamPositions } from './stream-positions.ts';
 
 /** A registration change as the fold keeps it: at rest and opened. */
@@ -36,6 +37,7 @@ export class Fold {
   readonly streams = new StreamPositions();
   readonly rooms: RoomCache;
   readonly deviceKeys = new DeviceKeysFold();
+  readonly seen = new SeenIds();
   /** Log position of the last entry folded. */
   tail = 0;
   /** Log position of the newest registration change folded. */
@@ -56,12 +58,13 @@ export class Fold {
 
   /** The fold as of the store's checkpoint; the segments after it are still to be folded. */
   static async load(options: FoldOptions): Promise<Fold> {
-    const { checkpoint, registrations } = await options.store.loadFold(options.serverName);
+    const { checkpoint, registrations, seenPages } = await options.store.loadFold(options.serverName);
     const fold = new Fold(options, await NamespaceIndex.compile(options.serverName, [], options.pause));
     fold.tail = checkpoint.position;
     fold.registrationsVersion = checkpoint.registrationsVersion;
     fold.streams.settle(checkpoint.streamPositions);
     fold.deviceKeys.apply(checkpoint.deviceKeys ?? []);
+    fold.seen.restore(seenPages ?? []);
     for (const stored of registrations) {
       const registration =
         stored.registration === null ? null : options.open(options.serverName, stored.appserviceId, stored.registration);
@@ -150,6 +153,7 @@ export class Fold {
     this.rooms.settle(segment.roomDeltas, position, applied);
     this.streams.settle(segment.streamPositions);
     if (segment.deviceKeys !== undefined) this.deviceKeys.apply(segment.deviceKeys);
+    if (segment.seenIds !== undefined) this.seen.settle(segment.seenIds);
     this.tail = position;
   }
 

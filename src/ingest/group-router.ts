@@ -15,7 +15,9 @@ import type { Fold } from './fold.ts';
 import { GroupDeviceKeys } from './group-device-keys.ts';
 import { GroupEphemeral } from './group-ephemeral.ts';
 import type { ItemSink } from './item-sink.ts';
+import { NewIds } from './new-ids.ts';
 import { routeOthers } from './other-items.ts';
+import type { SeenId } from './seen-ids.ts';
 import type { ParsedSubmission, SubmittedEvent, SubmittedRoom } from './submission.ts';
 
 /** What became of one submission of the group. */
@@ -53,6 +55,7 @@ export class RoutedGroup implements ItemSink {
   readonly #otherKinds = new Map<number, RoutedKind>();
   readonly #deviceKeys: GroupDeviceKeys;
   readonly #ephemeral: GroupEphemeral;
+  readonly #ids: NewIds;
   /** See Segment.streamRuns. */
   readonly #runs = new Map<string, number[]>();
   /** Of the submission that is being routed. */
@@ -63,13 +66,19 @@ export class RoutedGroup implements ItemSink {
     this.#fold = fold;
     this.#deviceKeys = new GroupDeviceKeys(fold, this);
     this.#ephemeral = new GroupEphemeral(fold, this);
+    this.#ids = new NewIds(fold.seen);
     for (const submission of submissions) this.verdicts.push(this.#route(submission));
     this.#ephemeral.flush();
   }
 
   /** True if nothing of it needs the log. */
   get isEmpty(): boolean {
-    return this.#json.length === 0 && this.roomDeltas.length === 0 && this.#deviceKeys.told.length === 0;
+    return this.#json.length === 0 && this.roomDeltas.length === 0 && this.#deviceKeys.told.length === 0 && !this.#ids.needLog;
+  }
+
+  /** Ids that count as seen with this group. */
+  get newIds(): readonly SeenId[] {
+    return this.#ids.all;
   }
 
   get entryCount(): number {
@@ -104,6 +113,7 @@ export class RoutedGroup implements ItemSink {
       ...(routes.length === 0 ? {} : { streamsBefore: this.#fold.streams.allPassed() }),
       ...(this.#runs.size === 0 ? {} : { streamRuns: Object.fromEntries(this.#runs) }),
       ...(this.#deviceKeys.told.length === 0 ? {} : { deviceKeys: this.#deviceKeys.told }),
+      ...this.#ids.facts(),
       registrationChanges: [],
       registrationsVersion: this.#fold.registrationsVersion,
       nonce,
@@ -127,7 +137,8 @@ export class RoutedGroup implements ItemSink {
   }
 
   #route(submission: ParsedSubmission): SubmissionVerdict {
-    const { stream, events, others, place } = submission;
+    const { stream, events, place, ids } = submission;
+    const others = ids === undefined || this.#ids.takeOthers(ids) ? submission.others : undefined;
     const passed = this.#passedOf(stream);
     this.#stream = stream;
     const refusal = this.#refusalBefore(place) ?? this.#rewound(submission, passed);
@@ -140,8 +151,10 @@ export class RoutedGroup implements ItemSink {
     for (const keys of others?.deviceKeys ?? NO_KEYS) this.#deviceKeys.tell(keys);
     let accepted = 0;
     let routed = 0;
+    let at = -1;
     for (const submitted of events) {
-      if (isDuplicate(submitted, passed)) continue;
+      at++;
+      if (isDuplicate(submitted, passed) || (ids !== undefined && !this.#ids.takeEvent(ids, at, submitted.event))) continue;
       accepted++;
       routed += this.#routeEvent(submitted);
       if (submitted.streamPosition !== 0) {
@@ -158,7 +171,7 @@ export class RoutedGroup implements ItemSink {
     return {
       refusal: null,
       accepted,
-      duplicates: events.length + (others?.count ?? 0) - accepted,
+      duplicates: events.length + (submission.others?.count ?? 0) - accepted,
       routed,
       wantedRoomIds: this.#wantedRoomIds(submission),
       streamPosition: this.#passedOf(stream),

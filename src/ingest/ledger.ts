@@ -28,6 +28,7 @@ import { RoutedGroup } from './group-router.ts';
 import type { SubmissionVerdict } from './group-router.ts';
 import type { GroupLimits, PlannedChange, SubmissionItem } from './queue.ts';
 import { IngestQueue } from './queue.ts';
+import { textFromSeenIds } from './seen-ids.ts';
 import type { ParsedSubmission, SubmissionResult } from './submission.ts';
 
 export interface LedgerLimits extends GroupLimits {
@@ -216,6 +217,7 @@ export class Ledger implements AsyncDisposable {
     const { streams } = this.#fold;
     for (const [stream, position] of group.passed) streams.pass(stream, position);
     for (const { stream, position, eventId } of group.seen) streams.remember(stream, position, eventId);
+    if (group.isEmpty) this.#fold.seen.runAhead(group.newIds);
     const logPosition = this.#fold.tail;
     meter.group(group.entryCount, items.length);
     this.#untold.push(() => {
@@ -249,7 +251,7 @@ export class Ledger implements AsyncDisposable {
 
   async #appendPositions(): Promise<void> {
     await this.#readOn();
-    while (Object.keys(this.#fold.streams.ahead()).length > 0) {
+    while (this.#fold.seen.isAhead || Object.keys(this.#fold.streams.ahead()).length > 0) {
       if ((await this.#append(this.#markSegment([]), () => undefined, [])) === 'appended') return;
     }
   }
@@ -263,6 +265,7 @@ export class Ledger implements AsyncDisposable {
       routes: [],
       roomDeltas: [],
       streamPositions: this.#fold.streams.ahead(),
+      ...(this.#fold.seen.isAhead ? { seenIds: textFromSeenIds(this.#fold.seen.ahead) } : {}),
       registrationChanges,
       registrationsVersion: this.#fold.registrationsVersion,
       nonce: random.hex(12),

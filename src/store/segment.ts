@@ -70,6 +70,8 @@ export interface Segment {
   readonly streamRuns?: Readonly<Record<string, readonly number[]>>;
   /** The latest numbers of keys of devices that an appservice is told of. Absent: none changed. */
   readonly deviceKeys?: readonly DeviceKeys[];
+  /** Ids that count as seen from here on, in order, 8 bytes each, in base64; see ingest/seen-ids.ts. Absent: none. */
+  readonly seenIds?: string;
   readonly registrationChanges: readonly RegistrationChange[];
   /** Log position of the newest registration change that the routes were decided with; 0 before any. */
   readonly registrationsVersion: number;

@@ -52,7 +52,7 @@ test('a file of a newer release is refused, unchanged', async () => {
   const path = await filledPath();
   change(path, 'PRAGMA user_version = 999');
   await assert.rejects(open(path), ofKind('unreadable', /schema version 999, written by a newer release/));
-  change(path, 'PRAGMA user_version = 1');
+  change(path, 'PRAGMA user_version = 2');
   await using store = await open(path);
   assert.equal((await store.readSegments('hs', 1, ALL_SEGMENTS)).length, 20);
 });
@@ -132,7 +132,7 @@ test('a step that fails leaves the file as it was', () => {
   database.close();
   const again = new DatabaseSync(path);
   assert.deepEqual(again.prepare('SELECT name FROM sqlite_schema').all().map((row) => row['name']), ['kept']);
-  assert.equal(again.prepare('PRAGMA user_version').get()?.['user_version'], 1);
+  assert.equal(again.prepare('PRAGMA user_version').get()?.['user_version'], 2);
   again.close();
 });
 

@@ -36,6 +36,10 @@ const STEPS: readonly string[] = [
     id INTEGER PRIMARY KEY, server_id INTEGER NOT NULL, appservice_id TEXT NOT NULL, digits INTEGER NOT NULL, txn_id TEXT NOT NULL, facts TEXT NOT NULL, body BLOB NOT NULL,
     UNIQUE (server_id, appservice_id, digits, txn_id));
   `,
+  `
+  CREATE TABLE seen_pages (server_id INTEGER NOT NULL, slot INTEGER NOT NULL, position INTEGER NOT NULL, page INTEGER NOT NULL, ids BLOB NOT NULL,
+    PRIMARY KEY (server_id, slot)) WITHOUT ROWID;
+  `,
 ];
 
 /** Brings the file to the version that `steps` lead to. Throws a StoreError for a newer file and for one of another program. */
