@@ -48,6 +48,10 @@ export const settingsSchema = z.strictObject({
     description: 'File of the key that seals tokens in the store. Created on first use with the embedded store, required with MongoDB.',
     shown: 'DATA_DIR/encryption.key',
   }),
+  ingressTokenFile: path.optional().meta({
+    description: 'File with the tokens of the catch-all registration, with which an unmodified homeserver sends its transactions to the HTTP port; synapse-setup writes one.',
+    shown: 'no homeserver is served so',
+  }),
   logLevel: z.enum(LOG_LEVELS).default('info').describe('The least severe lines that are logged.'),
   logFormat: z.enum(['json', 'pretty']).optional().meta({ description: 'Lines of JSON for programs, or of text for people.', shown: 'pretty on a terminal, json elsewhere' }),
   rateLimitedDefault: z.boolean().default(true).describe('What rate_limited is in a registration that does not say.'),

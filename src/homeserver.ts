@@ -33,9 +33,11 @@ import { RecentSegments } from './ingest/recent-segments.ts';
 import { copyOfRoom } from './ingest/room-facts.ts';
 import type { ParsedSubmission, SubmissionResult } from './ingest/submission.ts';
 import { Upkeep } from './ingest/upkeep.ts';
+import type { PieceOutcome, TransactionPiece } from './ingress/ports.ts';
 import type { Logger } from './logger.ts';
 import type { DeliveredPosition, PingRequest, Submission } from './rpc/ports.ts';
 import { parseSubmission } from './submission-parser.ts';
+import { submissionFromPiece } from './transaction-submission.ts';
 import { StoreError } from './store/errors.ts';
 import type { Segment } from './store/segment.ts';
 import type { Store } from './store/port.ts';
@@ -189,6 +191,11 @@ export class Homeserver implements AsyncDisposable {
       throw error;
     }
     return this.ledger.submit(parsed);
+  }
+
+  /** A piece of a transaction that came by the ingress. Rejects with a RefusalError or a StoreError; nothing of a refused piece is applied. */
+  takeTransaction(piece: TransactionPiece): Promise<PieceOutcome> {
+    return this.ledger.submit(submissionFromPiece(piece, this.#clock.nowMs()));
   }
 
   streamPosition(stream: string): Promise<{ streamPosition: number; logPosition: number }> {

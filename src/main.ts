@@ -14,6 +14,8 @@ import { isLoopbackListen, storeLabel } from './config-schema.ts';
 import { loadCredentials } from './credentials.ts';
 import type { Credential } from './credentials.ts';
 import { endingSignal } from './ending-signal.ts';
+import type { IngressTokens } from './ingress/token-file.ts';
+import { loadIngressTokens } from './ingress/token-file.ts';
 import { createLogger } from './logger.ts';
 import type { OwnedLogger } from './logger.ts';
 import { loadEncryptionKeys } from './registration/encryption-key.ts';
@@ -118,6 +120,7 @@ function endAtOnce(logger: OwnedLogger, signal: string): void {
 async function start(config: Config, logger: OwnedLogger): Promise<Service> {
   const credentials = await credentialsOf(config, logger);
   const vault = await vaultOf(config, logger);
+  const ingress = await ingressOf(config, logger);
   const store = await openStore(config.store, { clock: systemClock, random: systemRandom, logger });
   return Service.start({
     settings: {
@@ -141,6 +144,7 @@ async function start(config: Config, logger: OwnedLogger): Promise<Service> {
       },
       outbound: { mode: config.outboundPolicy, allow: config.outboundAllow },
       logRetentionMs: config.logRetentionMs,
+      ingress,
     },
     version: version(),
     store,
@@ -164,6 +168,14 @@ async function credentialsOf(config: Config, logger: OwnedLogger): Promise<reado
   for (const warning of loading.warnings) logger.warn({}, warning);
   if (loading.createdFile !== null) logger.info({ file: loading.createdFile }, 'two credentials were created, one for the homeserver and one for the operator; their tokens are in this file');
   return loading.credentials;
+}
+
+async function ingressOf({ ingressTokenFile }: Config, logger: OwnedLogger): Promise<IngressTokens | null> {
+  if (ingressTokenFile === null) return null;
+  const loading = await loadIngressTokens(ingressTokenFile);
+  if (loading.kind === 'invalid') throw new StartError(loading.message);
+  for (const warning of loading.warnings) logger.warn({}, warning);
+  return loading.tokens;
 }
 
 async function vaultOf(config: Config, logger: OwnedLogger): Promise<Vault> {

@@ -20,6 +20,8 @@ import { PRESENCE_DEFAULTS, ReplicaPresence } from './delivery/replica-presence.
 import { EventFeed } from './event-feed.ts';
 import { Homeserver } from './homeserver.ts';
 import type { HomeserverLimits } from './homeserver.ts';
+import { Ingress } from './ingress/ingress.ts';
+import type { IngressTokens } from './ingress/token-file.ts';
 import type { Logger } from './logger.ts';
 import { createAddressPolicy } from './query/address-policy.ts';
 import type { AddressPolicyOptions } from './query/address-policy.ts';
@@ -63,6 +65,8 @@ export interface ServiceSettings {
   readonly delivery: Pick<DeliverySettings, 'eventsMax' | 'ephemeralMax' | 'toDeviceMax' | 'ephemeralAgeMaxMs' | 'bytesMax' | 'backoff'>;
   readonly outbound: Pick<AddressPolicyOptions, 'mode' | 'allow'>;
   readonly logRetentionMs: number;
+  /** Of the catch-all registration at the homeserver; null: no ingress is served. */
+  readonly ingress: IngressTokens | null;
 }
 
 export interface ServiceParts {
@@ -184,11 +188,14 @@ export class Service implements AsyncDisposable {
     const meter: RpcMeter = { observe: (method, code, durationMs) => telemetry.rpc(method, codeName(code), durationMs) };
     const common = { router, admin, authenticator, clock, logger, meter };
     const grpc = opened.use(await GrpcServer.start({ ...common, listen: settings.grpcListen }));
+    const served = settings.ingress === null ? undefined : homeservers.get(ingressServerName(settings));
+    const ingress =
+      settings.ingress === null || served === undefined ? undefined : new Ingress({ hsToken: settings.ingress.hsToken, homeserver: served, store, meter: telemetry.ingress(served.serverName), clock, logger });
     const probes = {
-      ready: () => readinessOf(homeservers, files),
+      ready: () => readinessOf(homeservers, files, ingress),
       metrics: async () => ({ contentType: telemetry.contentType, text: await telemetry.scrape() }),
     };
-    const http = opened.use(await HttpServer.start({ ...common, listen: settings.httpListen, probes }));
+    const http = opened.use(await HttpServer.start({ ...common, listen: settings.httpListen, probes, ingress }));
     listeners.push(endpointOf(grpc.address), endpointOf(http.address));
     return new Service({ grpc, http }, opened.move(), clock);
   }
@@ -202,8 +209,13 @@ export class Service implements AsyncDisposable {
   }
 }
 
-function serverNames({ serverName, credentials }: ServiceSettings): Set<string> {
-  const names = new Set([serverName, ...credentials.flatMap((credential) => credential.serverName ?? [])]);
+function ingressServerName({ serverName, ingress }: ServiceSettings): string {
+  return ingress?.serverName ?? serverName;
+}
+
+function serverNames(settings: ServiceSettings): Set<string> {
+  const { serverName, credentials } = settings;
+  const names = new Set([serverName, ingressServerName(settings), ...credentials.flatMap((credential) => credential.serverName ?? [])]);
   if (names.size > HOMESERVERS_MAX) throw new Error(`the credentials name ${names.size} homeservers; at most ${HOMESERVERS_MAX} can be served`);
   return names;
 }
@@ -217,7 +229,7 @@ function gaugesOf(homeserver: Homeserver): ReturnType<Parameters<Telemetry['obse
 }
 
 /** A registration file that cannot be applied is told and does not make the router unready: what was in force stays so. */
-function readinessOf(homeservers: ReadonlyMap<string, Homeserver>, files: readonly RegistrationFiles[]): { ready: boolean; detail: Record<string, unknown> } {
+function readinessOf(homeservers: ReadonlyMap<string, Homeserver>, files: readonly RegistrationFiles[], ingress: Ingress | undefined): { ready: boolean; detail: Record<string, unknown> } {
   const behind = [...homeservers.values()].filter(({ isFollowing }) => !isFollowing).map(({ serverName }) => serverName);
   const problems = files.flatMap((one) => one.problems());
   return {
@@ -225,6 +237,7 @@ function readinessOf(homeservers: ReadonlyMap<string, Homeserver>, files: readon
     detail: {
       ...(behind.length === 0 ? {} : { store: 'the log cannot be reached', server_names: behind }),
       ...(problems.length === 0 ? {} : { registration_files: problems }),
+      ...(ingress === undefined ? {} : { ingress: ingress.detail }),
     },
   };
 }

@@ -13,6 +13,7 @@ import type { LeftOut, LeftOutReason } from './appservice/transaction.ts';
 import type { Clock } from './clock.ts';
 import type { DeliveryMeter, PushOutcome } from './delivery/ports.ts';
 import type { DomainEventMeter } from './event-feed.ts';
+import type { IngressMeter } from './ingress/ports.ts';
 import type { StoreCallOutcome, StoreMeter } from './store/timed.ts';
 
 /** One appservice at the time of a scrape. */
@@ -148,6 +149,14 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
     };
   }
 
+  ingress(serverName: string): IngressMeter {
+    const { ingressDuration, ingressShelved } = this.#metrics;
+    return {
+      request: (endpoint, httpStatus, durationMs) => ingressDuration.observe({ endpoint, http_status: String(httpStatus) }, durationMs / 1_000),
+      shelved: (kind, count) => ingressShelved.inc({ server_name: serverName, kind }, count),
+    };
+  }
+
   /** `method` is the name of a served method, or anything fixed for calls to others; `code` the name of a gRPC code. */
   rpc(method: string, code: string, durationMs: number): void {
     if (!this.#methods.has(method) && this.#methods.size < METHODS_MAX) this.#methods.add(method);
@@ -264,6 +273,8 @@ function createMetrics(registry: Registry) {
     lastSubmission: gauge('last_submission_time_seconds', 'Unix time at which a submission was last taken; not there before the first since the start.', ['server_name']),
     groupEntries: histogram('ingest_group_entries', 'Entries that one append made durable.', ['server_name'], GROUP_ENTRIES),
     queueBytes: gauge('ingest_queue_bytes', 'Bytes of submissions that wait to be appended.', ['server_name']),
+    ingressDuration: histogram('ingress_request_duration_seconds', 'How long requests of an unmodified homeserver took, by what they asked for and the status of the answer.', ['endpoint', 'http_status'], CALL_SECONDS),
+    ingressShelved: counter('ingress_shelved_items_total', 'Items in transactions of an unmodified homeserver that can be given to nobody, by kind.', ['server_name', 'kind']),
     rpcDuration: histogram('rpc_duration_seconds', 'How long calls took, by method and gRPC code.', ['method', 'code'], CALL_SECONDS),
     storeDuration: histogram('store_call_duration_seconds', 'How long calls of the store took, by method and outcome.', ['method', 'outcome'], CALL_SECONDS),
     utilization: gauge('event_loop_utilization_ratio', 'Share of the time since the last scrape that the event loop was busy.', []),

@@ -22,7 +22,7 @@ import type { Authenticator, Caller } from './authentication.ts';
 import { REQUEST_BYTES_MAX } from './conversion.ts';
 import { statusOf } from './errors.ts';
 import { blameCaller, correctMalformed } from './malformed-message.ts';
-import type { HttpProbes, RpcMeter } from './ports.ts';
+import type { HttpProbes, IngressPort, RpcMeter } from './ports.ts';
 import type { RouterMethods } from './router-methods.ts';
 import { untilDrained } from './router-methods.ts';
 import { Code, detailsOf } from './status.ts';
@@ -34,6 +34,8 @@ export interface HttpServerOptions {
   readonly admin: AdminMethods;
   readonly authenticator: Authenticator;
   readonly probes: HttpProbes;
+  /** Absent: no homeserver is served. */
+  readonly ingress?: IngressPort | undefined;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly meter: RpcMeter;
@@ -331,7 +333,12 @@ function addRoutes(router: ConnectRouter, options: HttpServerOptions, draining: 
 }
 
 async function probe(options: HttpServerOptions, request: Request, response: Response): Promise<void> {
-  const { probes, authenticator, listen: address } = options;
+  const { probes, authenticator, listen: address, ingress } = options;
+  const served = ingress?.answer({ method: request.method ?? '', target: request.url ?? '', authorization: request.headers.authorization, body: request }) ?? null;
+  if (served !== null) {
+    const { status, body } = await served;
+    return answer(response, status, 'application/json', body);
+  }
   const path = (request.url ?? '').split('?')[0];
   const isRead = request.method === 'GET' || request.method === 'HEAD';
   if (path === '/healthz' && isRead) return answer(response, 200, 'application/json', '{"status":"ok"}\n');

@@ -193,6 +193,28 @@ export interface RpcMeter {
   observe(method: string, code: number, durationMs: number): void;
 }
 
+/** A request on the HTTP port that is neither a call nor a probe. */
+export interface IngressRequest {
+  readonly method: string;
+  /** Path and query. */
+  readonly target: string;
+  readonly authorization: string | undefined;
+  /** Rejects if the request ends early. */
+  readonly body: AsyncIterable<Uint8Array>;
+}
+
+export interface IngressAnswer {
+  readonly status: number;
+  /** JSON text. */
+  readonly body: string;
+}
+
+/** The Application Service API, as a homeserver calls it. */
+export interface IngressPort {
+  /** Null: it is no path of this API. Never rejects. */
+  answer(request: IngressRequest): Promise<IngressAnswer> | null;
+}
+
 /** What `/healthz`, `/readyz` and `/metrics` answer. */
 export interface HttpProbes {
   ready(): { readonly ready: boolean; readonly detail: Readonly<Record<string, unknown>> };
