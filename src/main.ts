@@ -173,7 +173,7 @@ async function credentialsOf(config: Config, logger: OwnedLogger): Promise<reado
 async function ingressOf({ ingressTokenFile }: Config, logger: OwnedLogger): Promise<IngressTokens | null> {
   if (ingressTokenFile === null) return null;
   const loading = await loadIngressTokens(ingressTokenFile);
-  if (loading.kind === 'invalid') throw new StartError(loading.message);
+  if (loading.kind !== 'loaded') throw new StartError(loading.message);
   for (const warning of loading.warnings) logger.warn({}, warning);
   return loading.tokens;
 }

@@ -39,6 +39,7 @@ const DEFAULTS: Config = {
   registrations: [],
   credentials: null,
   encryptionKeyFile: 'data/encryption.key',
+  ingressTokenFile: null,
   logLevel: 'info',
   logFormat: 'json',
   rateLimitedDefault: true,

@@ -21,6 +21,7 @@ import { gatherRouter } from './doctor/gather-router.ts';
 import { ping } from './ping.ts';
 import { list, register, remove } from './registrations.ts';
 import { move, status } from './status.ts';
+import { synapseSetup } from './synapse-setup.ts';
 import type { Move } from './status.ts';
 import { coloured, EXIT } from './terminal.ts';
 import type { ExitCode, Terminal } from './terminal.ts';
@@ -115,6 +116,18 @@ export function programOf(line: CommandLine, ended: (code: ExitCode) => void): C
     .description('look for what is wrong with the settings, the files, the store, the router and its appservices, and say what to do')
     .action(asked(async (context, options) => report(context, diagnose(await gather(line, context, options)))));
   program
+    .command('synapse-setup')
+    .description('write what puts the router between Synapse and its appservices: registrations, lines for homeserver.yaml, tokens')
+    .argument('<dir>', 'directory for the files')
+    .argument('[file...]', 'registration YAML of the appservices, with their real urls')
+    .option('--router-url <url>', 'where Synapse reaches the HTTP port of the router; that of its settings')
+    .action((dir: string, files: string[], { routerUrl }: { routerUrl?: string }) =>
+      asked((context, options) => {
+        const { config } = settingsOf(line, options);
+        return synapseSetup(context, { dir, files, config, serverName: options.serverName ?? config.serverName, routerUrl, random: line.random, readFile: line.readFile });
+      })(),
+    );
+  program
     .command('config')
     .description('the settings in force, and where each was said')
     .option('--schema', 'the JSON Schema of the settings file')
@@ -122,6 +135,12 @@ export function programOf(line: CommandLine, ended: (code: ExitCode) => void): C
       await asked((context, options) => (own.schema === true ? showSchema(context) : showConfig(context, line.loadConfig(configArguments(options)))))();
     });
   return program;
+}
+
+function settingsOf(line: CommandLine, options: GlobalOptions): Extract<ConfigLoading, { kind: 'ok' }> {
+  const loading = line.loadConfig(configArguments(options));
+  if (loading.kind === 'ok') return loading;
+  throw new UsageError(loading.kind === 'invalid' ? `The configuration cannot be used: ${loading.problems.join(' ')}` : loading.text);
 }
 
 async function gather(line: CommandLine, context: CommandContext, options: GlobalOptions): Promise<Facts> {

@@ -15,6 +15,7 @@ export interface IngressTokens {
 }
 
 export type IngressTokensLoading =
+  | { readonly kind: 'missing'; readonly message: string }
   | { readonly kind: 'loaded'; readonly tokens: IngressTokens; readonly warnings: readonly string[] }
   /** A sentence that says what to do. */
   | { readonly kind: 'invalid'; readonly message: string };
@@ -27,7 +28,7 @@ const TOKEN = /^[\x21-\x7e]{16,1024}$/;
 /** Never rejects for what an operator can mend. */
 export async function loadIngressTokens(path: string): Promise<IngressTokensLoading> {
   const found = await readSecretFile(path, 'ingress token file', FILE_BYTES_MAX);
-  if (found.kind === 'missing') return { kind: 'invalid', message: `There is no ingress token file ${path}. "appservice-router synapse-setup DIR" writes one; check ROUTER_INGRESS_TOKEN_FILE.` };
+  if (found.kind === 'missing') return { kind: 'missing', message: `There is no ingress token file ${path}. "appservice-router synapse-setup DIR" writes one; check ROUTER_INGRESS_TOKEN_FILE.` };
   if (found.kind === 'unusable') return { kind: 'invalid', message: found.message };
   const tokens = ingressTokensFrom(found.text);
   return typeof tokens === 'string' ? { kind: 'invalid', message: `The ingress token file ${path} cannot be used: ${tokens}` } : { kind: 'loaded', tokens, warnings: found.warnings };

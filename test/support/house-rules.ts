@@ -35,7 +35,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'src/rpc/': [...DOMAIN, ...PORT, ...GROUND, 'gen/'],
   'src/ingress/': [...DOMAIN, ...PORT, ...GROUND, RPC_PORTS, SECRET_FILE],
   'src/console/': [...DOMAIN, ...GROUND, RPC_PORTS],
-  'src/cli/': [...DOMAIN, ...GROUND, 'gen/', 'src/rpc/admin-client.ts', 'src/config.ts', 'src/config-schema.ts', 'src/config-page.ts', 'src/credentials.ts', 'src/registration/', 'src/query/address-policy.ts', 'src/query/outbound-url.ts'],
+  'src/cli/': [...DOMAIN, ...GROUND, ...YAML, 'gen/', 'src/ingress/token-file.ts', 'src/rpc/admin-client.ts', 'src/config.ts', 'src/config-schema.ts', 'src/config-page.ts', 'src/credentials.ts', 'src/registration/', 'src/query/address-policy.ts', 'src/query/outbound-url.ts'],
   'src/clock.ts': [],
   'src/logger.ts': ['src/clock.ts'],
   'src/folder.ts': [],
