@@ -188,9 +188,7 @@ export class Service implements AsyncDisposable {
     const meter: RpcMeter = { observe: (method, code, durationMs) => telemetry.rpc(method, codeName(code), durationMs) };
     const common = { router, admin, authenticator, clock, logger, meter };
     const grpc = opened.use(await GrpcServer.start({ ...common, listen: settings.grpcListen }));
-    const served = settings.ingress === null ? undefined : homeservers.get(ingressServerName(settings));
-    const ingress =
-      settings.ingress === null || served === undefined ? undefined : new Ingress({ hsToken: settings.ingress.hsToken, homeserver: served, store, meter: telemetry.ingress(served.serverName), clock, logger });
+    const ingress = ingressOf(settings, homeservers, (homeserver, hsToken) => new Ingress({ hsToken, homeserver, store, meter: telemetry.ingress(homeserver.serverName), clock, logger }));
     const probes = {
       ready: () => readinessOf(homeservers, files, ingress),
       metrics: async () => ({ contentType: telemetry.contentType, text: await telemetry.scrape() }),
@@ -207,6 +205,11 @@ export class Service implements AsyncDisposable {
     await Promise.race([drained, this.#clock.sleep(DRAIN_TIMEOUT_MS, late.signal)]);
     await this.#closers.disposeAsync();
   }
+}
+
+function ingressOf(settings: ServiceSettings, homeservers: ReadonlyMap<string, Homeserver>, make: (homeserver: Homeserver, hsToken: string) => Ingress): Ingress | undefined {
+  const homeserver = homeservers.get(ingressServerName(settings));
+  return settings.ingress === null || homeserver === undefined ? undefined : make(homeserver, settings.ingress.hsToken);
 }
 
 function ingressServerName({ serverName, ingress }: ServiceSettings): string {

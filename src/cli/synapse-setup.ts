@@ -9,7 +9,6 @@
  * All are readable by their owner alone. The tokens are made and shown once: a later run, as to add an appservice, finds
  * them in their file, keeps them, and writes the other files anew. Nothing is written if anything given is wrong.
  */
-import { randomUUID } from 'node:crypto';
 import { renameSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Registration } from '../appservice/registration.ts';
@@ -104,6 +103,7 @@ async function knownTokens(path: string, serverName: string): Promise<IngressTok
 
 function write(dir: string, options: SynapseSetupOptions, given: readonly GivenRegistration[], tokens: IngressTokens, isNew: boolean): void {
   const registrations = given.map(({ registration }) => registration);
+  const writeOwn = (path: string, text: string): void => replaceFile(path, text, options.random);
   makeFolder(join(dir, 'synapse'));
   if (isNew) writeOwn(join(dir, TOKEN_FILE), `${JSON.stringify({ hs_token: tokens.hsToken, as_token: tokens.asToken, server_name: tokens.serverName }, null, 2)}\n`);
   writeOwn(pathOf(dir, CATCH_ALL_ID), catchAllYaml({ id: CATCH_ALL_ID, url: routerUrl(options), ...tokens }, registrations));
@@ -112,8 +112,8 @@ function write(dir: string, options: SynapseSetupOptions, given: readonly GivenR
 }
 
 /** Whole or not at all, whatever was there before. */
-function writeOwn(path: string, text: string): void {
-  const draft = `${path}.${randomUUID()}.new`;
+function replaceFile(path: string, text: string, random: Pick<Random, 'hex'>): void {
+  const draft = `${path}.${random.hex(8)}.new`;
   writeFileSync(draft, text, { mode: FILE_MODE, flag: 'wx', flush: true });
   renameSync(draft, path);
 }

@@ -113,8 +113,7 @@ export class Ingress implements IngressPort {
     const shelved = this.#shelf.of(txnId);
     this.#transactionCount++;
     try {
-      const sink = { take: async (piece: Parameters<IngressHomeserver['takeTransaction']>[0]) => void (await homeserver.takeTransaction(piece)), shelve: shelved.shelve.bind(shelved) };
-      const reading = await readTransaction(txnId, body, sink, limits);
+      const reading = await readTransaction(txnId, body, { take: (piece) => homeserver.takeTransaction(piece), shelve: (item) => shelved.shelve(item) }, limits);
       if (reading === 'broken' && this.#isFirstBroken(txnId)) return error(400, 'M_NOT_JSON', 'The body is no JSON object. Send the transaction again.');
       if (reading !== 'whole') {
         const reason = reading === 'cut' ? `A transaction has at most ${limits.bodyBytesMax} bytes; the rest of this one was not read.` : 'The body is no JSON object; what could be read of it was taken.';

@@ -33,7 +33,7 @@ export interface ShelvedItem {
 
 export interface TransactionSink {
   /** Resolves when it is durable. */
-  take(piece: TransactionPiece): Promise<void>;
+  take(piece: TransactionPiece): Promise<unknown>;
   shelve(item: ShelvedItem): Promise<void>;
 }
 
