@@ -59,7 +59,7 @@ export default tseslint.config(
   { files: ['src/config.ts'], rules: { 'no-restricted-syntax': ['error', ...sourceSyntax, ...timeAndChanceSyntax] } },
   {
     // node:test gives back promises that the runner itself awaits.
-    files: ['test/**/*.ts', 'bench/**/*.ts', 'examples/**/*.ts'],
+    files: ['test/**/*.ts', 'test-e2e/**/*.ts', 'bench/**/*.ts', 'examples/**/*.ts'],
     rules: {
       'no-console': 'off',
       '@typescript-eslint/no-floating-promises': [

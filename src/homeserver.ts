@@ -48,6 +48,7 @@ export interface HomeserverLimits {
   readonly roomsMax: number;
   readonly dirtyRoomsMax: number;
   readonly retentionMs: number;
+  readonly ephemeralAgeMaxMs: number;
 }
 
 export type SendPing = (serverName: string, registration: Registration, transactionId: string | undefined) => Promise<PingOutcome>;
@@ -135,6 +136,9 @@ export class Homeserver implements AsyncDisposable {
         clock,
         logger,
         deliveredPositions: () => delivery.deliveredPositions(),
+        cutPositions: () => delivery.cutPositions(),
+        expired: (all) => delivery.expired(all),
+        ephemeralAgeMaxMs: limits.ephemeralAgeMaxMs,
         intervalMs: UPKEEP_INTERVAL_MS,
         checkpointIntervalMs: CHECKPOINT_INTERVAL_MS,
         dirtyRoomsMax: limits.dirtyRoomsMax,

@@ -18,6 +18,7 @@ import { diagnose, report } from './doctor/doctor.ts';
 import type { Facts, MongoFact, RouterFact } from './doctor/facts.ts';
 import { gatherLocal } from './doctor/gather-local.ts';
 import { gatherRouter } from './doctor/gather-router.ts';
+import { explain } from './explain.ts';
 import { ping } from './ping.ts';
 import { list, register, remove } from './registrations.ts';
 import { move, status } from './status.ts';
@@ -42,6 +43,9 @@ export interface CommandLine {
   /** Looks at a MongoDB deployment; never rejects. */
   readonly inspectMongo: (uri: string) => Promise<MongoFact>;
 }
+
+/** Columns that descriptions are wrapped to, however long the names before them are. */
+const HELP_WIDTH_MIN = 30;
 
 interface GlobalOptions extends ConnectionOptions {
   readonly json?: true;
@@ -92,6 +96,7 @@ export function programOf(line: CommandLine, ended: (code: ExitCode) => void): C
     .addOption(new Option('--server-name <name>', 'the homeserver meant, where the router serves several'))
     .addOption(new Option('--config <file>', 'YAML file of settings, as for serve'))
     .addOption(new Option('--json', 'JSON for programs instead of text for people'))
+    .configureHelp({ minWidthToWrap: HELP_WIDTH_MIN })
     .exitOverride()
     .configureOutput({ writeOut: terminal.out, writeErr: terminal.err })
     .showHelpAfterError('(--help tells more)');
@@ -111,6 +116,11 @@ export function programOf(line: CommandLine, ended: (code: ExitCode) => void): C
     })();
   addRegistrationCommands(program, line, called);
   addDeliveryCommands(program, called);
+  program
+    .command('explain')
+    .description('who gets an event, by which rule and namespace, and where it is now')
+    .argument('<event>', 'an event id, or a file with the JSON of an event; - for the standard input')
+    .action((subject: string) => called((context) => explain(context, subject, fileReader(line))));
   program
     .command('doctor')
     .description('look for what is wrong with the settings, the files, the store, the router and its appservices, and say what to do')
@@ -204,6 +214,18 @@ function addDeliveryCommands(program: Command, called: Called): void {
   for (const [name, description] of Object.entries(MOVES) as [Move, string][]) {
     program.command(name).description(description).argument('<id>').action((id: string) => called((context) => move(context, name, id)));
   }
+}
+
+/** A file that cannot be read is the command's fault. */
+function fileReader({ readFile }: CommandLine): (path: string) => string {
+  return (path) => {
+    try {
+      return readFile(path);
+    } catch (error) {
+      const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown reason';
+      throw new UsageError(`The file ${path} cannot be read (${code}). Name a file with the JSON of an event, or an event id, which begins with "$".`);
+    }
+  };
 }
 
 function configArguments({ config }: GlobalOptions): string[] {

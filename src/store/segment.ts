@@ -81,6 +81,14 @@ export interface Segment {
   readonly timeMs: number;
 }
 
+/** True if the appservice gets nothing of this segment but ephemeral entries. */
+export function isEphemeralRoute({ entries }: Pick<Segment, 'entries'>, { ranges }: Pick<Route, 'ranges'>): boolean {
+  for (let range = 0; range + 1 < ranges.length; range += 2) {
+    for (let index = ranges[range] ?? 0; index <= (ranges[range + 1] ?? -1); index++) if (entries[index]?.kind !== 'ephemeral') return false;
+  }
+  return ranges.length > 0;
+}
+
 /** Log position of the last entry. */
 export function lastPosition(segment: Pick<Segment, 'firstPosition' | 'entries'>): number {
   return segment.firstPosition + segment.entries.length - 1;

@@ -133,3 +133,28 @@ test('I12 config shows the settings in force and where they were said, without t
   const schema = JSON.parse((await cli(['config', '--schema'], { cwd: home.dir })).out) as { properties: Record<string, unknown> };
   assert.ok('grpc_listen' in schema.properties);
 });
+
+test('explain tells who gets an event, why, and where it is', async () => {
+  await using home = await RouterHome.make();
+  await using receiver = await Receiver.start(answer(200));
+  const router = await home.start();
+  const options = at(home, router);
+  await cli(['register', '-'], { ...options, input: registrationYaml('irc', receiver.url) });
+  await cli(['register', '-'], { ...options, input: registrationYaml('other', receiver.url).replace('"!.*"', '"!elsewhere:.*"') });
+  const { ids } = await submit(router.client('homeserver'), 'one', 1);
+  await receiver.received(1);
+  const json = JSON.stringify({ event_id: '$new', type: 'm.room.message', room_id: '!r:hs.test', sender: '@alice:hs.test', content: {} });
+  const { code, out, err } = await cli(['explain', '-'], { ...options, input: json });
+  assert.deepEqual([code, err], [0, '']);
+  const lines = out.trimEnd().split('\n');
+  assert.match(lines[0] ?? '', /^\$new in !r:hs\.test \(/);
+  assert.match(out, /irc +yes +room !r:hs\.test, namespace "!\.\*"/);
+  assert.match(out, /other +no /);
+  const found = await cli(['--json', 'explain', ids[0] ?? ''], options);
+  assert.equal(found.code, 0);
+  const { event_id: eventId, appservices } = JSON.parse(found.out) as { event_id: string; appservices: { appservice_id: string }[] };
+  assert.deepEqual([eventId, appservices.map(({ appservice_id: id }) => id).sort()], [ids[0], ['irc', 'other']]);
+  const missing = await cli(['explain', 'none.json'], options);
+  assert.deepEqual([missing.code, missing.out], [2, '']);
+  assert.match(missing.err, /none\.json cannot be read \(ENOENT\)/);
+});

@@ -42,6 +42,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'src/secret-file.ts': [],
   'src/nearest-name.ts': [],
   'src/yaml-tree.ts': [],
+  'src/escalations.ts': [...DOMAIN, ...GROUND],
   'src/event-feed.ts': [...DOMAIN, ...GROUND],
   'src/telemetry.ts': [...DOMAIN, ...PORT, ...GROUND, 'src/event-feed.ts', DELIVERY_PORTS, INGRESS_PORTS],
   'src/config-schema.ts': [...GROUND, ...YAML, 'src/query/address-policy.ts'],

@@ -48,6 +48,8 @@ export interface StoredRoute {
   readonly through: number;
   readonly entry_count: number;
   readonly bytes: number;
+  /** Nothing but ephemeral entries. */
+  readonly ephemeral?: true;
 }
 
 /** A segment, or, once trimmed, its tombstone: without `routes` and `body`, with `trimmed_at`. */
