@@ -65,13 +65,16 @@ export async function talk(people: readonly MatrixClient[], roomId: string, mess
   await Promise.all(
     people.map(async (person, at) => {
       for (let number = at; number < messages; number += people.length) {
-        const dueMs = startedMs + (number / messages) * outageMs;
-        if (dueMs > performance.now()) await new Promise((resolve) => setTimeout(resolve, dueMs - performance.now()));
+        await waitUntil(startedMs + (number / messages) * outageMs);
         await person.say(roomId, `${at} ${number}`);
       }
     }),
   );
-  const restMs = startedMs + outageMs - performance.now();
+  await waitUntil(startedMs + outageMs);
+}
+
+async function waitUntil(dueMs: number): Promise<void> {
+  const restMs = dueMs - performance.now();
   if (restMs > 0) await new Promise((resolve) => setTimeout(resolve, restMs));
 }
 
