@@ -193,10 +193,7 @@ export class Service implements AsyncDisposable {
     const common = { router, admin, authenticator, clock, logger, meter };
     const grpc = opened.use(await GrpcServer.start({ ...common, listen: settings.grpcListen }));
     const ingress = ingressOf(settings, homeservers, (homeserver, hsToken) => new Ingress({ hsToken, homeserver, store, meter: telemetry.ingress(homeserver.serverName), clock, logger }));
-    const probes = {
-      ready: () => readinessOf(homeservers, files, ingress),
-      metrics: async () => ({ contentType: telemetry.contentType, text: await telemetry.scrape() }),
-    };
+    const probes = { ready: () => readinessOf(homeservers, files, ingress), metrics: () => metricsOf(telemetry) };
     const http = opened.use(await HttpServer.start({ ...common, listen: settings.httpListen, probes, ingress }));
     listeners.push(endpointOf(grpc.address), endpointOf(http.address));
     return new Service({ grpc, http }, opened.move(), clock);
@@ -250,6 +247,10 @@ function meterOf(telemetry: Telemetry, operations: Escalations): DeliveryMeter {
     delivered: (serverName, appserviceId, entryCount) => telemetry.delivered(serverName, appserviceId, entryCount),
     leftOut: (serverName, appserviceId, kind, reason, count) => telemetry.leftOut(serverName, appserviceId, kind, reason, count),
   };
+}
+
+async function metricsOf(telemetry: Telemetry): Promise<{ contentType: string; text: string }> {
+  return { contentType: telemetry.contentType, text: await telemetry.scrape() };
 }
 
 /** A registration file that cannot be applied is told and does not make the router unready: what was in force stays so. */
