@@ -166,6 +166,10 @@ export class Homeserver implements AsyncDisposable {
     return this.#fold.registrations;
   }
 
+  get registrationsVersion(): number {
+    return this.#fold.registrationsVersion;
+  }
+
   /** The namespaces in force. */
   get index(): Fold['index'] {
     return this.#fold.index;

@@ -235,7 +235,8 @@ async function lingering(request: IncomingMessage, clock: Clock): Promise<void> 
   const over = new AbortController();
   request.once('close', () => over.abort());
   await clock.sleep(LINGER_MS, over.signal);
-  if (!request.complete) request.socket.destroy();
+  // Of one that was destroyed the connection has gone, and with it the property.
+  if (!request.complete && !request.destroyed) request.socket.destroy();
 }
 
 function handlerOf(options: HttpServerOptions, draining: AbortSignal): Handler {
@@ -365,7 +366,7 @@ function addRoutes(router: ConnectRouter, options: HttpServerOptions, draining: 
 
 async function probe(options: HttpServerOptions, request: Request, response: Response): Promise<void> {
   const { probes, authenticator, listen: address, ingress } = options;
-  const served = ingress?.answer({ method: request.method ?? '', target: request.url ?? '', authorization: request.headers.authorization, body: request }) ?? null;
+  const served = ingress?.answer({ method: request.method ?? '', target: request.url ?? '', authorization: request.headers.authorization, body: request.iterator({ destroyOnReturn: false }) }) ?? null;
   if (served !== null) {
     const { status, body } = await served;
     return answer(response, status, 'application/json', body);
