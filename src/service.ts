@@ -8,6 +8,9 @@
  */
 import { networkInterfaces } from 'node:os';
 import { AppserviceAdmin } from './admin/appservice-admin.ts';
+import type { AppserviceAdminOptions } from './admin/appservice-admin.ts';
+import { Audit } from './admin/audit.ts';
+import { Quarantine } from './admin/quarantine.ts';
 import { Registrar } from './admin/registrar.ts';
 import { patternProblem } from './appservice/namespaces.ts';
 import { eventLoopLoad } from './clock.ts';
@@ -34,6 +37,7 @@ import { outboundUrlProblem } from './query/outbound-url.ts';
 import { Ping, PING_LIMITS } from './query/ping.ts';
 import { Provisioning, PROVISIONING_LIMITS } from './query/provisioning.ts';
 import { ThirdParty } from './query/third-party.ts';
+import { UNKNOWN_USERS_LIMITS, UnknownUsers } from './query/unknown-users.ts';
 import { registrationDisk } from './registration/registration-disk.ts';
 import { REGISTRATION_FILES_DEFAULTS, RegistrationFiles } from './registration/registration-files.ts';
 import type { RegistrationRules } from './registration/registration-rules.ts';
@@ -166,6 +170,7 @@ export class Service implements AsyncDisposable {
         query: (name, subject, candidates) => provisioning.query(name, subject, candidates),
         thirdParty,
         keys,
+        unknownUsers: (rooms) => new UnknownUsers({ ...rooms, serverName, clock, logger, meter: telemetry.unknownUsers(serverName), limits: UNKNOWN_USERS_LIMITS }),
         meter: telemetry.ingest(serverName),
         clock,
         random,
@@ -178,7 +183,7 @@ export class Service implements AsyncDisposable {
       const registrar = new Registrar({ serverName, registrations: () => homeserver.registrations, ledger: homeserver.ledger, vault: parts.vault, registrationsMax: REGISTRATIONS_MAX });
       homeservers.set(serverName, homeserver);
       const rules: RegistrationRules = { serverName, rateLimitedDefault: settings.rateLimitedDefault, patternProblem, urlProblem: (url) => outboundUrlProblem(url, policy) };
-      admins.set(serverName, new AppserviceAdmin({ serverName, registrar, delivery: homeserver.delivery, feed, explained: homeserver, rules }));
+      admins.set(serverName, adminOf(homeserver, { registrar, rules, feed, store, clock, random, logger }));
       if (serverName === settings.serverName && settings.registrationPaths.length > 0) {
         files.push(opened.use(await watchFiles(settings.registrationPaths, registrar, rules, clock, logger)));
       }
@@ -186,17 +191,13 @@ export class Service implements AsyncDisposable {
     telemetry.observe(() => [...homeservers.values()].map((homeserver) => gaugesOf(homeserver, operations)));
 
     const ports: Homeservers = { defaultServerName: settings.serverName, router: (name) => homeservers.get(name), admin: (name) => admins.get(name) };
-    const router = new RouterMethods(ports);
-    const admin = new AdminMethods(ports, settings.rateLimitedDefault);
+    const methods = { router: new RouterMethods(ports), admin: new AdminMethods(ports, settings.rateLimitedDefault) };
     const authenticator = new Authenticator(settings.credentials);
     const meter: RpcMeter = { observe: (method, code, durationMs) => telemetry.rpc(method, codeName(code), durationMs) };
-    const common = { router, admin, authenticator, clock, logger, meter };
+    const common = { ...methods, authenticator, clock, logger, meter };
     const grpc = opened.use(await GrpcServer.start({ ...common, listen: settings.grpcListen }));
     const ingress = ingressOf(settings, homeservers, (homeserver, hsToken) => new Ingress({ hsToken, homeserver, store, meter: telemetry.ingress(homeserver.serverName), clock, logger }));
-    const probes = {
-      ready: () => readinessOf(homeservers, files, ingress),
-      metrics: async () => ({ contentType: telemetry.contentType, text: await telemetry.scrape() }),
-    };
+    const probes = { ready: () => readinessOf(homeservers, files, ingress), metrics: () => metricsOf(telemetry) };
     const http = opened.use(await HttpServer.start({ ...common, listen: settings.httpListen, probes, ingress }));
     listeners.push(endpointOf(grpc.address), endpointOf(http.address));
     return new Service({ grpc, http }, opened.move(), clock);
@@ -227,6 +228,16 @@ function serverNames(settings: ServiceSettings): Set<string> {
   return names;
 }
 
+function adminOf(
+  homeserver: Homeserver,
+  { store, clock, random, logger, ...parts }: Pick<AppserviceAdminOptions, 'registrar' | 'rules' | 'feed'> & Pick<ServiceParts, 'store' | 'clock' | 'random' | 'logger'>,
+): AppserviceAdmin {
+  const { serverName, delivery, ledger, isRedelivered } = homeserver;
+  const quarantine = new Quarantine({ serverName, store, commands: delivery.commands, log: ledger, isRedelivered });
+  const audit = new Audit({ serverName, store, clock, random, logger, inTime: (work) => delivery.commands.inTime(work) });
+  return new AppserviceAdmin({ serverName, delivery, quarantine, audit, explained: homeserver, ...parts });
+}
+
 function gaugesOf(homeserver: Homeserver, operations: Escalations): ReturnType<Parameters<Telemetry['observe']>[0]>[number] {
   return {
     serverName: homeserver.serverName,
@@ -237,6 +248,7 @@ function gaugesOf(homeserver: Homeserver, operations: Escalations): ReturnType<P
       return statuses.map((status) => ({ ...status, ...operations.errorRate(serverName, status.appserviceId) }));
     },
     queueBytes: () => homeserver.ledger.queuedBytes,
+    heldEntries: () => homeserver.heldEntryCount,
   };
 }
 
@@ -250,6 +262,10 @@ function meterOf(telemetry: Telemetry, operations: Escalations): DeliveryMeter {
     delivered: (serverName, appserviceId, entryCount) => telemetry.delivered(serverName, appserviceId, entryCount),
     leftOut: (serverName, appserviceId, kind, reason, count) => telemetry.leftOut(serverName, appserviceId, kind, reason, count),
   };
+}
+
+async function metricsOf(telemetry: Telemetry): Promise<{ contentType: string; text: string }> {
+  return { contentType: telemetry.contentType, text: await telemetry.scrape() };
 }
 
 /** A registration file that cannot be applied is told and does not make the router unready: what was in force stays so. */

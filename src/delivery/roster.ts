@@ -66,6 +66,11 @@ export class Roster {
     this.#running = this.#run();
   }
 
+  isWantedHere(appserviceId: string): boolean {
+    const { replicaId, liveReplicaIds } = this.#options.presence;
+    return wantedHolder(this.#context.serverName, appserviceId, liveReplicaIds) === replicaId;
+  }
+
   sender(appserviceId: string): Sender | undefined {
     return this.#senders.get(appserviceId);
   }

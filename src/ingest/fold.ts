@@ -12,6 +12,8 @@ import type { FoldStore, PositionedRegistration } from '../store/port.ts';
 import type { RegistrationChange, Segment, StoredRegistration } from '../store/segment.ts';
 import { lastPosition } from '../store/segment.ts';
 import { DeviceKeysFold } from './device-keys.ts';
+import { OpenHolds } from './holds.ts';
+import { RedeliveredFold } from './redelivery.ts';
 import { RoomCache } from './room-cache.ts';
 import { SeenIds } from './seen-ids.ts';
 import { StreamPositions } from './stream-positions.ts';
@@ -38,6 +40,8 @@ export class Fold {
   readonly rooms: RoomCache;
   readonly deviceKeys = new DeviceKeysFold();
   readonly seen = new SeenIds();
+  readonly redelivered = new RedeliveredFold();
+  readonly holds = new OpenHolds();
   /** Log position of the last entry folded. */
   tail = 0;
   /** Log position of the newest registration change folded. */
@@ -65,6 +69,8 @@ export class Fold {
     fold.streams.settle(checkpoint.streamPositions);
     fold.deviceKeys.apply(checkpoint.deviceKeys ?? []);
     fold.seen.restore(seenPages ?? []);
+    fold.redelivered.load(checkpoint.redelivered ?? []);
+    fold.holds.restore(checkpoint.holds ?? []);
     for (const stored of registrations) {
       const registration =
         stored.registration === null ? null : options.open(options.serverName, stored.appserviceId, stored.registration);
@@ -154,6 +160,8 @@ export class Fold {
     this.streams.settle(segment.streamPositions);
     if (segment.deviceKeys !== undefined) this.deviceKeys.apply(segment.deviceKeys);
     if (segment.seenIds !== undefined) this.seen.settle(segment.seenIds);
+    if (segment.redelivery !== undefined) this.redelivered.apply(segment.redelivery);
+    if (segment.holds !== undefined) this.holds.apply(segment);
     this.tail = position;
   }
 

@@ -22,13 +22,18 @@ import type { Clock, Random } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import { StoreError } from '../store/errors.ts';
 import type { SegmentLog } from '../store/port.ts';
-import type { RegistrationChange, Segment } from '../store/segment.ts';
+import type { RedeliveredKey, RegistrationChange, Segment } from '../store/segment.ts';
 import type { Fold, FoldedRegistration } from './fold.ts';
+import type { KnownAnswers } from './group-holds.ts';
 import { RoutedGroup } from './group-router.ts';
 import type { SubmissionVerdict } from './group-router.ts';
-import type { GroupLimits, PlannedChange, SubmissionItem } from './queue.ts';
-import { IngestQueue } from './queue.ts';
-import { textFromSeenIds } from './seen-ids.ts';
+import { markSegment } from './mark-segment.ts';
+import type { Hold } from './holds.ts';
+import type { GroupLimits, PlannedChange, Release, SubmissionItem, Work } from './queue.ts';
+import { IngestQueue, planned } from './queue.ts';
+import { missingRooms } from './missing-rooms.ts';
+import { redeliveredParts } from './redelivery.ts';
+import type { RedeliveryOutcome, Shelf } from './redelivery.ts';
 import type { ParsedSubmission, SubmissionResult } from './submission.ts';
 
 export interface LedgerLimits extends GroupLimits {
@@ -52,11 +57,14 @@ export interface SegmentListener {
 export interface IngestMeter {
   group(entryCount: number, submissionCount: number): void;
   submitted(accepted: number, duplicates: number, routed: number): void;
+  /** Pairs of an event and an appservice that went out without a question, since too much waits already. */
+  unasked(count: number): void;
 }
 
 export interface LedgerOptions {
   readonly fold: Fold;
   readonly log: SegmentLog;
+  readonly answers: KnownAnswers;
   readonly listener: SegmentListener;
   readonly meter: IngestMeter;
   readonly clock: Clock;
@@ -68,7 +76,6 @@ export interface LedgerOptions {
 /** An overdue append is noticed after the time-out and at most this part of it. */
 const WATCHES_PER_TIMEOUT = 4;
 
-const NO_ROOMS: readonly string[] = [];
 
 type Appended = 'appended' | 'lost';
 
@@ -93,6 +100,9 @@ export class Ledger implements AsyncDisposable {
   /** Folds the log from the checkpoint to its tail, then begins to take groups. Rejects with a StoreError. */
   async start(): Promise<void> {
     await this.#readOn();
+    while (!(await this.#fold.holds.readBack(this.#options.log, this.#fold.serverName))) {
+      if (!(await this.#readOn())) throw new StoreError('unreadable', 'the log lacks events that wait for an appservice');
+    }
     this.#running = Promise.all([this.#run(), this.#watch()]);
   }
 
@@ -125,6 +135,21 @@ export class Ledger implements AsyncDisposable {
   changeRegistrations(plan: PlannedChange): Promise<number> {
     if (this.#behind) return Promise.reject(new StoreError('unavailable', 'the log cannot be reached'));
     return this.#queue.offerChange(plan);
+  }
+
+  /** Appends a transaction on the shelf as what its appservice still has to get, unless it was appended before. Rejects with a RefusalError or StoreError. */
+  redeliver(key: RedeliveredKey, shelf: Shelf): Promise<RedeliveryOutcome> {
+    if (this.#behind) return Promise.reject(new StoreError('unavailable', 'the log cannot be reached'));
+    return this.#queue.offerRedelivery(key, shelf);
+  }
+
+  /**
+   * In its turn, if the hold is still open and `isDue` says so: routes what waits in it to its appservice, and resolves
+   * once that is durable. Rejects like {@link submit}.
+   */
+  release(hold: Hold, isDue: () => boolean): Promise<void> {
+    if (this.#behind) return Promise.reject(new StoreError('unavailable', 'the log cannot be reached'));
+    return this.#queue.offerRelease({ hold, isDue });
   }
 
   /** Between two groups: `use` sees rooms exactly as of the tail and must not wait. */
@@ -173,7 +198,11 @@ export class Ledger implements AsyncDisposable {
     if (work.kind === 'pause') return work.use();
     try {
       if (work.kind === 'submissions') await this.#appendSubmissions(work.items);
-      else if (work.kind === 'change') work.settle(await this.#appendChange(work.plan));
+      else if (work.kind === 'releases') {
+        await this.#appendReleases(work.releases);
+        work.settle();
+      } else if (work.kind === 'change') work.settle(await this.#appendChange(work.plan));
+      else if (work.kind === 'redelivery') await this.#appendRedelivery(work);
       else work.settle(await this.#appendPositions());
     } catch (error) {
       work.refuse(error);
@@ -194,8 +223,8 @@ export class Ledger implements AsyncDisposable {
     const submissions = items.map(({ submission }) => submission);
     for (;;) {
       await this.#loadRooms(submissions);
-      const group = new RoutedGroup(this.#fold, submissions);
-      const { random, clock, limits } = this.#options;
+      const { random, clock, limits, answers } = this.#options;
+      const group = new RoutedGroup(this.#fold, submissions, { releases: [], answers });
       if (group.routedCount > limits.groupRoutedMax && items.length > 1) {
         group.undo();
         const middle = items.length >>> 1;
@@ -220,6 +249,7 @@ export class Ledger implements AsyncDisposable {
     if (group.isEmpty) this.#fold.seen.runAhead(group.newIds);
     const logPosition = this.#fold.tail;
     meter.group(group.entryCount, items.length);
+    if (group.unaskedCount > 0) this.#tellUnasked(group.unaskedCount);
     this.#untold.push(() => {
       for (const [at, item] of items.entries()) settle(item, group.verdicts[at], logPosition, meter);
     });
@@ -227,25 +257,58 @@ export class Ledger implements AsyncDisposable {
 
   async #loadRooms(submissions: readonly ParsedSubmission[]): Promise<void> {
     const { rooms } = this.#fold;
-    const missing = new Set<string>();
-    for (const submission of submissions) {
-      for (const { event } of submission.events) if (rooms.lacks(event.roomId)) missing.add(event.roomId);
-      for (const { roomId } of submission.rooms) if (rooms.lacks(roomId)) missing.add(roomId);
-      for (const roomId of submission.others?.roomIds ?? NO_ROOMS) if (rooms.lacks(roomId)) missing.add(roomId);
-    }
+    const missing = missingRooms(rooms, submissions);
     if (missing.size === 0) return;
     this.#tell();
     await rooms.load(missing);
   }
 
+  #tellUnasked(count: number): void {
+    this.#options.meter.unasked(count);
+    this.#options.logger.warn({ server_name: this.#fold.serverName, event_count: count }, 'events were routed without asking about unknown users, since too much waits for answers already');
+  }
+
+  async #appendReleases(wanted: readonly Release[]): Promise<void> {
+    const { random, clock, answers } = this.#options;
+    for (;;) {
+      const releases = wanted.filter(({ hold, isDue }) => this.#fold.holds.isOpen(hold) && isDue()).map(({ hold }) => hold);
+      if (releases.length === 0) return;
+      await this.#fold.rooms.load(new Set(releases.map(({ roomId }) => roomId)));
+      const group = new RoutedGroup(this.#fold, [], { releases, answers });
+      if ((await this.#append(group.segment(random.hex(12), clock.nowMs()), () => group.undo(), [])) === 'appended') return;
+    }
+  }
+
   async #appendChange(plan: PlannedChange): Promise<number> {
     for (;;) {
-      const changes = plan(this.#fold.registrations);
-      if (changes.length === 0) return this.#fold.registrationsVersion;
+      const changes = planned(plan, this.#fold.registrations);
+      // That there is nothing to do, or that it cannot be done, holds only if no other writer has changed registrations meanwhile.
+      if (changes instanceof RefusalError || changes.length === 0) {
+        if (await this.#readOn()) continue;
+        if (changes instanceof RefusalError) throw changes;
+        return this.#fold.registrationsVersion;
+      }
       const position = this.#fold.tail + 1;
       const registrations = this.#fold.after(changes, position);
+      // Nobody is left to be asked: what waits becomes part of the queue, and shares its fate.
+      const unasked = [...this.#fold.holds.all()].filter(({ appserviceId }) => (registrations.get(appserviceId)?.registration?.url ?? null) === null);
+      if (unasked.length > 0) {
+        await this.#appendReleases(unasked.map((hold) => ({ hold, isDue: () => true })));
+        continue;
+      }
       const index = await this.#fold.compile(registrations);
       if ((await this.#append(this.#markSegment(changes), () => undefined, [], { registrations, index })) === 'appended') return position;
+    }
+  }
+
+  async #appendRedelivery(work: Extract<Work, { kind: 'redelivery' }>): Promise<void> {
+    for (;;) {
+      // What is wrong with the shelf is not wrong with the log.
+      const parts = await redeliveredParts(this.#fold, work.key, work.shelf).catch((error: unknown) => work.refuse(error));
+      if (parts === undefined) return;
+      if (typeof parts === 'string') return work.settle(parts);
+      const segment = { ...this.#markSegment([]), ...parts, streamsBefore: this.#fold.streams.allPassed() };
+      if ((await this.#append(segment, () => undefined, [])) === 'appended') return work.settle('appended');
     }
   }
 
@@ -257,20 +320,7 @@ export class Ledger implements AsyncDisposable {
   }
 
   #markSegment(registrationChanges: readonly RegistrationChange[]): Segment {
-    const { random, clock } = this.#options;
-    return {
-      serverName: this.#fold.serverName,
-      firstPosition: this.#fold.tail + 1,
-      entries: [{ kind: 'mark', json: new Uint8Array(0) }],
-      routes: [],
-      roomDeltas: [],
-      streamPositions: this.#fold.streams.ahead(),
-      ...(this.#fold.seen.isAhead ? { seenIds: textFromSeenIds(this.#fold.seen.ahead) } : {}),
-      registrationChanges,
-      registrationsVersion: this.#fold.registrationsVersion,
-      nonce: random.hex(12),
-      timeMs: clock.nowMs(),
-    };
+    return markSegment(this.#fold, registrationChanges, this.#options.random.hex(12), this.#options.clock.nowMs());
   }
 
   /** Appends and folds. After `lost` the rival's segments are folded; after a rejection the fold is as before and must be read on. */

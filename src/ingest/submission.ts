@@ -75,6 +75,8 @@ export interface ParsedSubmission {
   readonly others?: OtherItems | undefined;
   /** Undefined: stream positions alone tell what is a duplicate. */
   readonly ids?: SubmissionIds | undefined;
+  /** Local users without an account, whom appservices are asked about before they get an event that concerns one. Undefined: none. */
+  readonly unknownUserIds?: ReadonlySet<string> | undefined;
   /** JSON bytes of the events and other items together. */
   readonly bytes: number;
   /** Among the submissions of its call; undefined: it stands alone. */

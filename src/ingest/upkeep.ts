@@ -54,8 +54,14 @@ export interface UpkeepOptions {
 /** From the age at which ephemeral entries are cut no more to when they may go. */
 const EXPIRED_MARGIN_MS = 120_000;
 
-function savedKeys({ deviceKeys }: Fold): Pick<Checkpoint, 'deviceKeys'> {
-  return deviceKeys.userCount === 0 ? {} : { deviceKeys: deviceKeys.all() };
+/** What a checkpoint has only where there is any. */
+function savedParts({ deviceKeys, holds, redelivered }: Fold): Pick<Checkpoint, 'deviceKeys' | 'holds' | 'redelivered'> {
+  const keys = redelivered.all();
+  return {
+    ...(deviceKeys.userCount === 0 ? {} : { deviceKeys: deviceKeys.all() }),
+    ...(holds.count === 0 ? {} : { holds: holds.toStored() }),
+    ...(keys.length === 0 ? {} : { redelivered: keys }),
+  };
 }
 
 export class Upkeep implements AsyncDisposable {
@@ -86,7 +92,7 @@ export class Upkeep implements AsyncDisposable {
       rooms: fold.rooms.beginSave(),
       registrations: fold.takeChangedRegistrations(),
       seenPages: fold.seen.beginSave(fold.tail),
-      checkpoint: { position: fold.tail, streamPositions: fold.streams.durable(), registrationsVersion: fold.registrationsVersion, ...savedKeys(fold) },
+      checkpoint: { position: fold.tail, streamPositions: fold.streams.durable(), registrationsVersion: fold.registrationsVersion, ...savedParts(fold) },
     }));
     this.#checkpointTimeMs = clock.monotonicMs();
     try {
@@ -111,7 +117,8 @@ export class Upkeep implements AsyncDisposable {
       const cut = this.#options.cutPositions();
       const outcome = await store.trim(fold.serverName, {
         after: this.#trimAfter,
-        through: this.#checkpointPosition,
+        // What is held is read from its segments after a start, and so is what was written beside it.
+        through: Math.min(this.#checkpointPosition, fold.holds.oldestSegment - 1),
         beforeMs: nowMs - retentionMs,
         deliveredPositions: this.#heldPositions(),
         expired: { beforeMs: Math.min(nowMs, cut.asOfMs) - ephemeralAgeMaxMs - EXPIRED_MARGIN_MS, cutThrough: cut.positions },

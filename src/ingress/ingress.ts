@@ -1,26 +1,23 @@
 /**
  * The Application Service API (Matrix specification, "Application Service API") served to an unmodified homeserver that
- * registered the router as one catch-all appservice.
- *
- * A transaction is answered `{}` once all that is good in it is durable. What is answered otherwise comes again, as often
- * as it takes, so only that is which may go better the next time: the store is away, the router ends, the body was damaged
- * on the way. An item that no repetition makes good is shelved; a body that is no JSON is refused once and, if it comes
- * again under its txn id, shelved as well.
- *
- * The token is looked at before anything else of a request. Transactions that run side by side are limited; each takes
- * the memory of one piece (transaction-reader.ts).
+ * registered the router as one catch-all appservice: which path is what, and whose token opens it. The token is looked at
+ * before anything else of a request.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { RefusalError } from '../appservice/refusal.ts';
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import type { IngressAnswer, IngressPort, IngressRequest } from '../rpc/ports.ts';
-import { StoreError } from '../store/errors.ts';
+import { answerFor, DONE, matrixError, tokenOf } from './answers.ts';
+import type { MatchedRequest } from './answers.ts';
+import { answerAppservicePing } from './appservice-ping.ts';
 import type { IngressEndpoint, IngressHomeserver, IngressMeter } from './ports.ts';
+import { Queries } from './queries.ts';
 import { Shelf } from './shelf.ts';
 import type { ShelfOptions } from './shelf.ts';
-import { READER_LIMITS, readTransaction } from './transaction-reader.ts';
+import { answerThirdParty } from './third-party.ts';
+import { READER_LIMITS } from './transaction-reader.ts';
 import type { ReaderLimits } from './transaction-reader.ts';
+import { Transactions } from './transactions.ts';
 
 export interface IngressOptions {
   /** Of the catch-all registration. */
@@ -40,36 +37,32 @@ interface Route {
   readonly path: RegExp;
 }
 
-interface MatchedRequest extends IngressRequest {
-  /** What the path's pattern captured, percent-decoded. */
-  readonly captured: readonly string[];
-}
-
-const TRANSACTIONS_MAX = 16;
-const TXN_ID_LENGTH_MAX = 255;
-const BROKEN_IDS_MAX = 64;
-
+/** Version 1 and the paths from before it. Identifiers may have a slash that was not encoded. */
 const ROUTES: readonly Route[] = [
   { endpoint: 'transaction', method: 'PUT', path: /^(?:\/_matrix\/app\/v1)?\/transactions\/([^/]+)$/ },
+  { endpoint: 'user', method: 'GET', path: /^(?:\/_matrix\/app\/v1)?\/users\/(.+)$/ },
+  { endpoint: 'alias', method: 'GET', path: /^(?:\/_matrix\/app\/v1)?\/rooms\/(.+)$/ },
+  { endpoint: 'third_party', method: 'GET', path: /^\/_matrix\/app\/(?:v1|unstable)\/thirdparty\/(protocol|user|location)\/([^/]+)$/ },
+  { endpoint: 'third_party', method: 'GET', path: /^\/_matrix\/app\/(?:v1|unstable)\/thirdparty\/(user|location)$/ },
   { endpoint: 'ping', method: 'POST', path: /^\/_matrix\/app\/v1\/ping$/ },
+  { endpoint: 'appservice_ping', method: 'POST', path: /^\/_matrix\/client\/v1\/appservice\/([^/]+)\/ping$/ },
 ];
-/** What is answered under here if it is no route. */
+/** What is under here is answered even if it is no route. */
 const API_PATH = /^\/_matrix\/app\//;
-
-const DONE: IngressAnswer = { status: 200, body: '{}' };
 
 export class Ingress implements IngressPort {
   readonly #options: IngressOptions;
   readonly #tokenHash: Buffer;
   readonly #shelf: Shelf;
-  /** Txn ids whose body was refused as no JSON. */
-  readonly #broken = new Set<string>();
-  #transactionCount = 0;
+  readonly #transactions: Transactions;
+  readonly #queries: Queries;
 
   constructor(options: IngressOptions) {
     this.#options = options;
     this.#tokenHash = sha256(options.hsToken);
     this.#shelf = new Shelf({ ...options, serverName: options.homeserver.serverName });
+    this.#transactions = new Transactions({ ...options, shelf: this.#shelf, limits: options.limits ?? READER_LIMITS });
+    this.#queries = new Queries(options);
   }
 
   /** For people who look after the router. */
@@ -80,72 +73,59 @@ export class Ingress implements IngressPort {
 
   answer(request: IngressRequest): Promise<IngressAnswer> | null {
     const path = request.target.split('?', 1)[0] ?? '';
-    const routes = ROUTES.filter((route) => route.path.test(path));
-    if (routes.length === 0 && !API_PATH.test(path)) return null;
-    const route = routes.find(({ method }) => method === request.method);
-    return this.#measured(route?.endpoint ?? 'other', async () => {
-      const refusal = this.#refusedToken(request);
-      if (refusal !== null) return refusal;
-      if (route === undefined) return routes.length > 0 ? error(405, 'M_UNRECOGNIZED', 'This path takes another method.') : error(404, 'M_UNRECOGNIZED', 'The router does not know this path.');
-      const captured = capturedOf(route.path, path);
-      if (captured === null) return error(400, 'M_INVALID_PARAM', 'The path is not percent-encoded UTF-8.');
-      return await this.#serve(route.endpoint, { ...request, captured });
-    });
+    if (!isRoute(path) && !API_PATH.test(path)) return null;
+    return this.#measured(ROUTES.find((route) => route.method === request.method && route.path.test(path)), path, request);
   }
 
-  async #measured(endpoint: IngressEndpoint, answer: () => Promise<IngressAnswer>): Promise<IngressAnswer> {
-    const { clock, meter } = this.#options;
+  async #measured(route: Route | undefined, path: string, request: IngressRequest): Promise<IngressAnswer> {
+    const { clock, meter, logger } = this.#options;
     const beganMs = clock.monotonicMs();
-    const answered = await answer();
-    meter.request(endpoint, answered.status, clock.monotonicMs() - beganMs);
+    const answered = await this.#routed(route, path, request).catch((cause: unknown) => answerFor(cause, logger));
+    meter.request(route?.endpoint ?? 'other', answered.status, clock.monotonicMs() - beganMs);
     return answered;
   }
 
-  #serve(endpoint: IngressEndpoint, request: MatchedRequest): Promise<IngressAnswer> {
-    if (endpoint === 'transaction') return this.#takeTransaction(request);
-    return Promise.resolve(DONE);
+  async #routed(route: Route | undefined, path: string, request: IngressRequest): Promise<IngressAnswer> {
+    // A ping of an appservice shows the token of that appservice.
+    const refusal = route?.endpoint === 'appservice_ping' ? null : this.#refusedToken(request);
+    if (refusal !== null) return refusal;
+    if (route === undefined) return isRoute(path) ? matrixError(405, 'M_UNRECOGNIZED', 'This path takes another method.') : matrixError(404, 'M_UNRECOGNIZED', 'The router does not know this path.');
+    const captured = capturedOf(route.path, path);
+    if (captured === null) return matrixError(400, 'M_INVALID_PARAM', 'The path is not percent-encoded UTF-8.');
+    return await this.#serve(route.endpoint, { ...request, captured });
   }
 
-  async #takeTransaction({ captured: [txnId = ''], body }: MatchedRequest): Promise<IngressAnswer> {
-    const { homeserver, limits = READER_LIMITS, logger } = this.#options;
-    if (txnId.length > TXN_ID_LENGTH_MAX) return error(400, 'M_INVALID_PARAM', `A transaction id has at most ${TXN_ID_LENGTH_MAX} characters.`);
-    if (this.#transactionCount >= TRANSACTIONS_MAX) return error(429, 'M_LIMIT_EXCEEDED', 'Too many transactions are under way. Send it again in a second.');
-    const shelved = this.#shelf.of(txnId);
-    this.#transactionCount++;
-    try {
-      const reading = await readTransaction(txnId, body, { take: (piece) => homeserver.takeTransaction(piece), shelve: (item) => shelved.shelve(item) }, limits);
-      if (reading === 'broken' && this.#isFirstBroken(txnId)) return error(400, 'M_NOT_JSON', 'The body is no JSON object. Send the transaction again.');
-      if (reading !== 'whole') {
-        const reason = reading === 'cut' ? `A transaction has at most ${limits.bodyBytesMax} bytes; the rest of this one was not read.` : 'The body is no JSON object; what could be read of it was taken.';
-        await shelved.shelve({ kind: 'body', reason, json: Buffer.from(`transaction ${txnId}`) });
-      }
-      return DONE;
-    } catch (cause) {
-      return refusalOf(cause, logger);
-    } finally {
-      this.#transactionCount--;
-      shelved.end();
+  async #serve(endpoint: IngressEndpoint, request: MatchedRequest): Promise<IngressAnswer> {
+    const { homeserver } = this.#options;
+    const [identifier = ''] = request.captured;
+    switch (endpoint) {
+      case 'transaction':
+        return await this.#transactions.take(request);
+      case 'user':
+        return await this.#queries.answer({ kind: 'users', identifier });
+      case 'alias':
+        return await this.#queries.answer({ kind: 'aliases', identifier });
+      case 'third_party':
+        return await answerThirdParty(request, homeserver);
+      case 'appservice_ping':
+        return await answerAppservicePing(request, homeserver);
+      case 'ping':
+      case 'other':
+        return DONE;
     }
-  }
-
-  #isFirstBroken(txnId: string): boolean {
-    if (this.#broken.delete(txnId)) return false;
-    for (const oldest of this.#broken) {
-      if (this.#broken.size < BROKEN_IDS_MAX) break;
-      this.#broken.delete(oldest);
-    }
-    this.#broken.add(txnId);
-    return true;
   }
 
   /** The header counts before the query, where both are. */
-  #refusedToken({ authorization, target }: IngressRequest): IngressAnswer | null {
-    const query = new URLSearchParams(target.slice(target.indexOf('?') + 1));
-    const token = authorization === undefined ? (target.includes('?') ? query.get('access_token') : null) : (/^Bearer +(\S+) *$/i.exec(authorization)?.[1] ?? '');
-    if (token === null) return error(401, 'M_MISSING_TOKEN', 'Send the hs_token of the registration as "Authorization: Bearer TOKEN".');
+  #refusedToken(request: IngressRequest): IngressAnswer | null {
+    const token = tokenOf(request);
+    if (token === null) return matrixError(401, 'M_MISSING_TOKEN', 'Send the hs_token of the registration as "Authorization: Bearer TOKEN".');
     if (timingSafeEqual(sha256(token), this.#tokenHash)) return null;
-    return error(403, 'M_FORBIDDEN', 'This is not the hs_token of the registration.');
+    return matrixError(403, 'M_FORBIDDEN', 'This is not the hs_token of the registration.');
   }
+}
+
+function isRoute(path: string): boolean {
+  return ROUTES.some((route) => route.path.test(path));
 }
 
 function capturedOf(pattern: RegExp, path: string): string[] | null {
@@ -154,28 +134,6 @@ function capturedOf(pattern: RegExp, path: string): string[] | null {
   } catch {
     return null;
   }
-}
-
-/** What a request comes to that may go better the next time. */
-function refusalOf(cause: unknown, logger: Logger): IngressAnswer {
-  if (cause instanceof RefusalError) {
-    const { retryDelayMs } = cause.details;
-    return error(cause.reason === 'QUEUE_FULL' ? 429 : 503, cause.reason === 'QUEUE_FULL' ? 'M_LIMIT_EXCEEDED' : 'M_UNKNOWN', cause.message, retryDelayMs === undefined ? {} : { retry_after_ms: retryDelayMs });
-  }
-  if (cause instanceof StoreError) return error(503, 'M_UNKNOWN', 'The router cannot write down the transaction now. Send it again in a second.');
-  if (isEnded(cause)) return error(400, 'M_UNKNOWN', 'The request ended before its body was complete.');
-  logger.error({ error: cause instanceof Error ? (cause.stack ?? cause.message) : String(cause) }, 'a transaction could not be taken');
-  return error(500, 'M_UNKNOWN', 'The router failed to take the transaction. Its log has the rest.');
-}
-
-/** The connection broke off; nobody reads the answer. */
-function isEnded(cause: unknown): boolean {
-  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
-  return code === 'ECONNRESET' || code === 'ERR_STREAM_PREMATURE_CLOSE' || code.startsWith('ERR_HTTP2_') || (cause instanceof Error && cause.name === 'AbortError');
-}
-
-function error(status: number, errcode: string, message: string, more: Readonly<Record<string, unknown>> = {}): IngressAnswer {
-  return { status, body: JSON.stringify({ errcode, error: message, ...more }) };
 }
 
 function sha256(text: string): Buffer {

@@ -2,6 +2,7 @@
 import type { DeviceKeys, DeviceListChange } from '../appservice/device-extensions.ts';
 import type { EphemeralEvent } from '../appservice/ephemeral.ts';
 import type { RoutingEvent } from '../appservice/event.ts';
+import type { HomeserverPort } from '../rpc/ports.ts';
 
 /** Part of a homeserver's transaction, judged: what is taken over together. */
 export interface TransactionPiece {
@@ -22,11 +23,16 @@ export interface PieceOutcome {
 }
 
 /** One homeserver, as its ingress sees it. */
-export interface IngressHomeserver {
+export interface IngressHomeserver extends Answers {
   readonly serverName: string;
+  /** Changes with the registrations in force. */
+  readonly registrationsVersion: number;
   /** Resolves when all of it is durable. Rejects with a RefusalError or a StoreError. */
   takeTransaction(piece: TransactionPiece): Promise<PieceOutcome>;
 }
+
+/** What the router answers homeservers that call it, too: see HomeserverPort. */
+type Answers = Pick<HomeserverPort, 'query' | 'thirdPartyProtocols' | 'thirdPartyMatches' | 'authenticate' | 'ping'>;
 
 /** Kinds of what may be shelved. */
 export const SHELVED_KINDS = ['event', 'ephemeral', 'to_device', 'device_list', 'device_keys', 'body'] as const;

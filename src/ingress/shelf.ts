@@ -8,7 +8,7 @@
 import { createHash } from 'node:crypto';
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../logger.ts';
-import type { AppserviceStateStore } from '../store/port.ts';
+import type { OperatorRecordStore, QuarantinedTransaction } from '../store/port.ts';
 import type { IngressMeter } from './ports.ts';
 import type { ShelvedItem } from './transaction-reader.ts';
 
@@ -17,7 +17,7 @@ export const SHELF_ID = '|ingress';
 
 export interface ShelfOptions {
   readonly serverName: string;
-  readonly store: Pick<AppserviceStateStore, 'putQuarantined' | 'listQuarantined'>;
+  readonly store: OperatorRecordStore;
   readonly meter: Pick<IngressMeter, 'shelved'>;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -54,10 +54,10 @@ export class Shelf {
     this.#count++;
     meter.shelved(kind, 1);
     const id = numberOf(json);
-    this.#keptIds ??= new Set((await store.listQuarantined(serverName, SHELF_ID, null, ITEMS_MAX)).map(({ txnId }) => txnId));
+    this.#keptIds ??= new Set((await store.readRecords('quarantine', { serverName, appserviceId: SHELF_ID, afterTxnId: null, countMax: ITEMS_MAX, withEntries: false })).map(({ txnId }) => txnId));
     if (this.#keptIds.has(id)) return id;
     if (this.#keptIds.size >= ITEMS_MAX) return null;
-    await store.putQuarantined({
+    const transaction: QuarantinedTransaction = {
       serverName,
       appserviceId: SHELF_ID,
       txnId: id,
@@ -65,8 +65,12 @@ export class Shelf {
       timeMs: clock.nowMs(),
       firstPosition: 0,
       lastPosition: 0,
-      body: json,
-    });
+      bodyKeys: [],
+      entryCount: 1,
+      bytes: json.byteLength,
+      entries: [{ kind: kind === 'body' ? 'event' : kind, json }],
+    };
+    await store.changeRecord({ kind: 'quarantine', transaction });
     this.#keptIds.add(id);
     return id;
   }

@@ -235,7 +235,8 @@ async function lingering(request: IncomingMessage, clock: Clock): Promise<void> 
   const over = new AbortController();
   request.once('close', () => over.abort());
   await clock.sleep(LINGER_MS, over.signal);
-  if (!request.complete) request.socket.destroy();
+  // Of one that was destroyed the connection has gone, and with it the property.
+  if (!request.complete && !request.destroyed) request.socket.destroy();
 }
 
 function handlerOf(options: HttpServerOptions, draining: AbortSignal): Handler {
@@ -358,6 +359,13 @@ function addRoutes(router: ConnectRouter, options: HttpServerOptions, draining: 
     pauseDelivery: async (request, context) => a.setPaused(request, callerOf(context), true),
     resumeDelivery: async (request, context) => a.setPaused(request, callerOf(context), false),
     retryNow: async (request, context) => a.retryNow(request, callerOf(context)),
+    stopAppservice: async (request, context) => a.operator.stopAppservice(request, callerOf(context)),
+    skipTransaction: async (request, context) => a.operator.skipTransaction(request, callerOf(context)),
+    listQuarantinedTransactions: async (request, context) => a.operator.listQuarantinedTransactions(request, callerOf(context)),
+    redeliverTransaction: async (request, context) => a.operator.redeliverTransaction(request, callerOf(context)),
+    discardTransaction: async (request, context) => a.operator.discardTransaction(request, callerOf(context)),
+    replayEvents: async (request, context) => a.operator.replayEvents(request, callerOf(context)),
+    listAuditEntries: async (request, context) => a.operator.listAuditEntries(request, callerOf(context)),
     explainRouting: async (request, context) => a.explainRouting(request, callerOf(context)),
     watchEvents: (request, context) => told(context, () => untilDrained(a.watchEvents(request, callerOf(context), AbortSignal.any([context.signal, draining])), draining)),
   });
@@ -365,7 +373,7 @@ function addRoutes(router: ConnectRouter, options: HttpServerOptions, draining: 
 
 async function probe(options: HttpServerOptions, request: Request, response: Response): Promise<void> {
   const { probes, authenticator, listen: address, ingress } = options;
-  const served = ingress?.answer({ method: request.method ?? '', target: request.url ?? '', authorization: request.headers.authorization, body: request }) ?? null;
+  const served = ingress?.answer({ method: request.method ?? '', target: request.url ?? '', authorization: request.headers.authorization, body: request.iterator({ destroyOnReturn: false }) }) ?? null;
   if (served !== null) {
     const { status, body } = await served;
     return answer(response, status, 'application/json', body);

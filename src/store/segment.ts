@@ -41,6 +41,13 @@ export type RoomDelta =
   /** A snapshot of the local aliases; null as above. */
   | { readonly kind: 'aliases'; readonly roomId: string; readonly roomAliases: readonly string[] | null };
 
+/** What a segment does to the events of a room that wait for one appservice until it has been asked about users (ingest/holds.ts). Applied in order. */
+export type HoldChange =
+  /** These entries of the segment wait behind what waits already, and `userIds` are to be asked about besides. */
+  | { readonly kind: 'held'; readonly appserviceId: string; readonly roomId: string; readonly userIds: readonly string[]; readonly indexes: readonly number[] }
+  /** What has waited is routed by this segment, as entries of its own, and nothing waits any more. */
+  | { readonly kind: 'released'; readonly appserviceId: string; readonly roomId: string };
+
 /** A registration put or removed at this point of the log. */
 export type RegistrationChange =
   /**
@@ -72,6 +79,10 @@ export interface Segment {
   readonly deviceKeys?: readonly DeviceKeys[];
   /** Ids that count as seen from here on, in order, 8 bytes each, in base64; see ingest/seen-ids.ts. Absent: none. */
   readonly seenIds?: string;
+  /** Its entries are those of this transaction, out of the quarantine. Absent: they came from the homeserver. */
+  readonly redelivery?: Redelivery;
+  /** Absent: nothing begins to wait and nothing ends. */
+  readonly holds?: readonly HoldChange[];
   readonly registrationChanges: readonly RegistrationChange[];
   /** Log position of the newest registration change that the routes were decided with; 0 before any. */
   readonly registrationsVersion: number;
@@ -79,6 +90,17 @@ export interface Segment {
   readonly nonce: string;
   /** The writer's wall clock. */
   readonly timeMs: number;
+}
+
+/** Names a transaction in quarantine. */
+export interface RedeliveredKey {
+  readonly appserviceId: string;
+  readonly txnId: string;
+}
+
+export interface Redelivery extends RedeliveredKey {
+  /** Redelivered before, and known to have left the quarantine: they need not be remembered any more. */
+  readonly settled: readonly RedeliveredKey[];
 }
 
 /** True if the appservice gets nothing of this segment but ephemeral entries. */

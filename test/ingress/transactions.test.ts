@@ -88,8 +88,8 @@ test('I1 of a transaction with malformed events the good ones are delivered, and
   const events = [message('$a'), ...bad, message('$b')];
   for (const txnId of ['1', '1']) assert.deepEqual(await ingress.client.put(txnId, { events }), { status: 200, body: {} });
   assert.deepEqual(await takenUntil(ingress, '$b'), ['$a', '$b']);
-  const shelved = await ingress.store.listQuarantined(SERVER, SHELF_ID, null, 100);
-  assert.deepEqual(shelved.map(({ body }) => Buffer.from(body).toString()).sort(), bad.map((item) => JSON.stringify(item).slice(0, 65_536)).sort());
+  const shelved = await ingress.store.readRecords('quarantine', { serverName: SERVER, appserviceId: SHELF_ID, afterTxnId: null, countMax: 100, withEntries: true });
+  assert.deepEqual(shelved.map(({ entries }) => Buffer.concat(entries.map(({ json }) => json)).toString()).sort(), bad.map((item) => JSON.stringify(item).slice(0, 65_536)).sort());
   assert.ok(ingress.warnings.some(({ event_id: id, txn_id: txnId, kind }) => id === '$no-content' && txnId === '1' && kind === 'event'));
   const metrics = await ingress.client.request('GET', '/metrics');
   assert.match(String(metrics.body), /ingress_shelved_items_total\{server_name="hs.test",kind="event"\} 18/);

@@ -21,6 +21,7 @@ const CODES: Readonly<Record<RefusalReason, string>> = {
   TRANSACTION_NOT_FOUND: 'NOT_FOUND',
   REGISTRATION_CONFLICT: 'ALREADY_EXISTS',
   DELIVERY_STATE_FORBIDS: 'FAILED_PRECONDITION',
+  POSITION_NOT_RETAINED: 'FAILED_PRECONDITION',
   QUEUE_FULL: 'RESOURCE_EXHAUSTED',
   TOO_MANY_PINGS: 'RESOURCE_EXHAUSTED',
   TOO_MANY_LOOKUPS: 'RESOURCE_EXHAUSTED',
@@ -108,6 +109,7 @@ for (const protocol of PROTOCOLS) {
     assert.equal(await submit({ stream: 's'.repeat(256) }), 'stream');
     assert.equal(await submit({ rooms: Array.from({ length: 1_001 }, () => ({ roomId: '!r' })) }), 'rooms');
     assert.equal(await submit({ rooms: [{ roomId: '' }] }), 'rooms[0].room_id');
+    assert.equal(await submit({ unknownUserIds: Array.from({ length: 1_001 }, () => '@x:a.test') }), 'unknown_user_ids');
     assert.equal(await submit({ rooms: [{ roomId: '!r', localAliases: { roomAliases: Array.from({ length: 1_001 }, () => '#a') } }] }), 'rooms[0].local_aliases.room_aliases');
     assert.equal(await fieldOf(call(doors, protocol, router.checkNamespace, {}, TOKENS.homeserver)), 'subject');
     const subject = { case: 'userId', value: '@x:a.test' } as const;

@@ -36,6 +36,18 @@ for (const protocol of PROTOCOLS) {
     );
   });
 
+  test(`M5 SubmitEvents hands over the unknown users, and none where there are none, by ${protocol}`, async () => {
+    await using doors = await Doors.open();
+    const seen: (readonly string[] | undefined)[] = [];
+    doors.house.router.submit = ({ unknownUserIds }) => {
+      seen.push(unknownUserIds);
+      return Promise.resolve({ streamPosition: 0, logPosition: 1, accepted: 0, duplicates: 0, routed: 0, wantedRoomIds: [] });
+    };
+    await call(doors, protocol, router.submitEvents, { unknownUserIds: ['@irc_ü/%:a.test', '@b:a.test'] }, TOKENS.homeserver);
+    await call(doors, protocol, router.submitEvents, {}, TOKENS.homeserver);
+    assert.deepEqual(seen, [['@irc_ü/%:a.test', '@b:a.test'], undefined]);
+  });
+
   test(`the other methods of AppserviceRouter answer by ${protocol}`, async () => {
     await using doors = await Doors.open();
     const asked: AuthorizeRequest[] = [];
@@ -59,9 +71,9 @@ for (const protocol of PROTOCOLS) {
     await using doors = await Doors.open();
     const put: PutRegistrationRequest[] = [];
     const given = doors.house.admin.putRegistration;
-    doors.house.admin.putRegistration = (request) => {
+    doors.house.admin.putRegistration = (request, actor) => {
       put.push(request);
-      return given(request);
+      return given(request, actor);
     };
     const registration = { id: 'irc', asToken: 'as-secret', hsToken: 'hs-secret', senderLocalpart: 'irc', namespaces: { users: [{ regex: '@irc_.*', exclusive: true }] } };
     const stored = await call(doors, protocol, admin.putRegistration, { source: { case: 'registration', value: registration }, validateOnly: true }, TOKENS.admin);

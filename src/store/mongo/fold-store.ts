@@ -3,23 +3,21 @@
  * an upsert that only matches an older one, so that a newer one shows as a key that exists already.
  */
 import { Binary } from 'mongodb';
-import type { Collection } from 'mongodb';
 import type { DeviceKeys } from '../../appservice/device-extensions.ts';
-import type { Checkpoint, Fold, FoldChanges, PositionedRegistration, SeenPage, StoredRoom } from '../port.ts';
-import type { StoredRegistration } from '../segment.ts';
+import type { Checkpoint, Fold, FoldChanges, PositionedRegistration, SeenPage, StoredHold, StoredRoom } from '../port.ts';
+import type { RedeliveredKey, StoredRegistration } from '../segment.ts';
 import type { CallOptions, MongoCalls } from './calls.ts';
 import { isOnlyDuplicateKeys } from './driver-error.ts';
 import type { StoredDocument } from './fields.ts';
 import { booleanField, bytesField, documentField, integerField, listField, oneOfField, optionalField, textField } from './fields.ts';
-import type { CheckpointDocument, Collections, DeviceKeysFields, Key, RegistrationDocument, RoomDocument } from './schema.ts';
+import type { CheckpointDocument, Collections, DeviceKeysFields, HoldFields, RegistrationDocument, RoomDocument } from './schema.ts';
 import { appserviceKey, keysOfServer, roomKey, seenPageKey } from './schema.ts';
 
 export interface MongoFoldStoreOptions {
-  readonly collections: Pick<Collections, 'rooms' | 'registrations' | 'checkpoints' | 'seenPages' | 'segments'>;
+  readonly collections: Pick<Collections, 'rooms' | 'registrations' | 'checkpoints' | 'seenPages'>;
   readonly calls: MongoCalls;
 }
 
-const SERVER_NAMES_MAX = 10_000;
 /** Documents written or asked for in one call of the database. */
 const DOCUMENTS_AT_ONCE_MAX = 1_000;
 
@@ -81,12 +79,6 @@ export class MongoFoldStore {
     await this.#unlessNewer('saveFold: checkpoint', (options) => checkpoints.bulkWrite([write], options));
   }
 
-  async listServerNames(): Promise<string[]> {
-    const { segments, checkpoints } = this.#options.collections;
-    const names = new Set([...(await this.#namesIn(segments)), ...(await this.#namesIn(checkpoints))]);
-    return [...names].sort().slice(0, SERVER_NAMES_MAX);
-  }
-
   /** An existing key is no failure: the stored document is as new, and confirmed, since the write waited for all before it. */
   #unlessNewer(name: string, write: (options: CallOptions & { readonly ordered: false }) => Promise<unknown>): Promise<void> {
     return this.#options.calls.run(name, async (options) => {
@@ -95,23 +87,6 @@ export class MongoFoldStore {
       } catch (error) {
         if (!isOnlyDuplicateKeys(error)) throw error;
       }
-    });
-  }
-
-  /** Steps from name to name by the index of the keys. */
-  #namesIn<Document extends { readonly _id: Key }>(collection: Collection<Document>): Promise<string[]> {
-    return this.#options.calls.runNewest('listServerNames', async (options) => {
-      const names: string[] = [];
-      for (let after: Key = { server_name: '' }; names.length < SERVER_NAMES_MAX; ) {
-        const [next] = await collection
-          .aggregate<StoredDocument>([{ $match: { _id: { $gte: after } } }, { $sort: { _id: 1 } }, { $limit: 1 }, { $project: { _id: 1 } }], options)
-          .toArray();
-        if (next === undefined) break;
-        const name = textField(documentField(next, '_id'), 'server_name');
-        names.push(name);
-        after = keysOfServer(name).$lt;
-      }
-      return names;
     });
   }
 }
@@ -178,13 +153,15 @@ function storedRegistrationField(document: StoredDocument, name: string): Stored
   };
 }
 
-function checkpointDocument(serverName: string, { position, registrationsVersion, streamPositions, deviceKeys }: Checkpoint): CheckpointDocument {
+function checkpointDocument(serverName: string, { position, registrationsVersion, streamPositions, deviceKeys, holds, redelivered }: Checkpoint): CheckpointDocument {
   return {
     _id: { server_name: serverName },
     position,
     registrations_version: registrationsVersion,
     stream_positions: Object.entries(streamPositions).map(([stream, streamPosition]) => ({ stream, position: streamPosition })),
     ...(deviceKeys === undefined ? {} : { device_keys: deviceKeys.map(fieldsFromDeviceKeys) }),
+    ...(redelivered === undefined ? {} : { redelivered: redelivered.map(({ appserviceId, txnId }) => ({ appservice_id: appserviceId, txn_id: txnId })) }),
+    ...(holds === undefined ? {} : { holds: holds.map(fieldsFromHold) }),
   };
 }
 
@@ -196,12 +173,18 @@ function checkpointFrom(document: StoredDocument | null): Checkpoint {
     streamPositions: Object.fromEntries(streams),
     registrationsVersion: integerField(document, 'registrations_version'),
     ...(document['device_keys'] === undefined ? {} : { deviceKeys: listField(document, 'device_keys', deviceKeysField) }),
+    ...(document['redelivered'] === undefined ? {} : { redelivered: listField(document, 'redelivered', documentField).map(redeliveredKeyFrom) }),
+    ...(document['holds'] === undefined ? {} : { holds: listField(document, 'holds', holdField) }),
   };
 }
 
 function seenPageFrom(document: StoredDocument): SeenPage {
   const slot = integerField(documentField(document, '_id'), 'slot');
   return { slot, page: integerField(document, 'page'), position: integerField(document, 'position'), ids: bytesField(document, 'ids') };
+}
+
+function redeliveredKeyFrom(fields: StoredDocument): RedeliveredKey {
+  return { appserviceId: textField(fields, 'appservice_id'), txnId: textField(fields, 'txn_id') };
 }
 
 function fieldsFromDeviceKeys({ userId, deviceId, oneTimeKeyCounts, unusedFallbackKeyTypes }: DeviceKeys): DeviceKeysFields {
@@ -218,6 +201,16 @@ function deviceKeysField(document: StoredDocument, name: string): DeviceKeys {
     oneTimeKeyCounts: Object.fromEntries(counts),
     unusedFallbackKeyTypes: textList(fields, 'unused_fallback_key_types'),
   };
+}
+
+function fieldsFromHold({ appserviceId, roomId, userIds, entries }: StoredHold): HoldFields {
+  return { appservice_id: appserviceId, room_id: roomId, user_ids: userIds, entries: entries.map(({ firstPosition, index }) => ({ first_position: firstPosition, index })) };
+}
+
+function holdField(document: StoredDocument, name: string): StoredHold {
+  const fields = documentField(document, name);
+  const entries = listField(fields, 'entries', documentField).map((entry) => ({ firstPosition: integerField(entry, 'first_position'), index: integerField(entry, 'index') }));
+  return { appserviceId: textField(fields, 'appservice_id'), roomId: textField(fields, 'room_id'), userIds: textList(fields, 'user_ids'), entries };
 }
 
 function textList(document: StoredDocument, name: string): string[] {

@@ -14,6 +14,7 @@ export interface Key {
   readonly appservice_id?: string;
   readonly txn_order?: string;
   readonly slot?: number;
+  readonly audit_id?: string;
 }
 
 export function segmentKey(serverName: string, firstPosition: number): Key {
@@ -35,6 +36,10 @@ export function seenPageKey(serverName: string, slot: number): Key {
 /** Txn ids are decimal integers of any length: the number of digits, then the digits, are ordered as the numbers are. */
 export function quarantineKey(serverName: string, appserviceId: string, txnId: string): Key {
   return { ...appserviceKey(serverName, appserviceId), txn_order: `${String(txnId.length).padStart(4, '0')} ${txnId}` };
+}
+
+export function auditKey(serverName: string, auditId: string): Key {
+  return { server_name: serverName, audit_id: auditId };
 }
 
 /** All keys of the server: a shorter key is less than a longer one, and no text stands between a name and the same with a NUL. */
@@ -93,6 +98,15 @@ export interface CheckpointDocument {
   readonly registrations_version: number;
   readonly stream_positions: readonly { readonly stream: string; readonly position: number }[];
   readonly device_keys?: readonly DeviceKeysFields[];
+  readonly redelivered?: readonly { readonly appservice_id: string; readonly txn_id: string }[];
+  readonly holds?: readonly HoldFields[];
+}
+
+export interface HoldFields {
+  readonly appservice_id: string;
+  readonly room_id: string;
+  readonly user_ids: readonly string[];
+  readonly entries: readonly { readonly first_position: number; readonly index: number }[];
 }
 
 export interface SeenPageDocument {
@@ -118,6 +132,7 @@ export interface TransactionFields {
   readonly cut_time_ms: number;
   readonly attempt_count: number;
   readonly next_attempt_time_ms: number;
+  readonly skip?: { readonly reason: string; readonly time_ms: number };
 }
 
 /** The fields of an AppserviceState under the names of the database. */
@@ -139,6 +154,7 @@ export interface StateFields {
   readonly attempts: number;
   readonly failed_attempts: number;
   readonly quarantined_entries: number;
+  readonly replay_count: number | null;
 }
 
 export interface StateDocument extends StateFields {
@@ -154,7 +170,21 @@ export interface QuarantinedDocument {
   readonly time_ms: number;
   readonly first_position: number;
   readonly last_position: number;
-  readonly body: Binary;
+  readonly body_keys: readonly string[];
+  readonly entry_count: number;
+  readonly bytes: number;
+  /** segment-codec.ts */
+  readonly entries: Binary;
+}
+
+export interface AuditDocument {
+  readonly _id: Key;
+  readonly time_ms: number;
+  readonly actor: string;
+  readonly action: string;
+  readonly appservice_id: string;
+  readonly txn_id: string | null;
+  readonly reason: string;
 }
 
 export interface ReplicaDocument {
@@ -178,6 +208,7 @@ export interface Collections {
   readonly seenPages: Collection<SeenPageDocument>;
   readonly appserviceStates: Collection<StateDocument>;
   readonly quarantinedTransactions: Collection<QuarantinedDocument>;
+  readonly auditEntries: Collection<AuditDocument>;
   readonly replicas: Collection<ReplicaDocument>;
   readonly meta: Collection<MetaDocument>;
 }
@@ -191,6 +222,7 @@ export function collectionsOf(database: Db): Collections {
     seenPages: database.collection<SeenPageDocument>('seen_pages'),
     appserviceStates: database.collection<StateDocument>('appservice_states'),
     quarantinedTransactions: database.collection<QuarantinedDocument>('quarantined_transactions'),
+    auditEntries: database.collection<AuditDocument>('audit_entries'),
     replicas: database.collection<ReplicaDocument>('replicas'),
     meta: database.collection<MetaDocument>('meta'),
   };

@@ -37,6 +37,13 @@ const STEPS: readonly string[] = [
     UNIQUE (server_id, appservice_id, digits, txn_id));
   `,
   `
+  -- The quarantine keeps entries where it kept the body made of them.
+  DELETE FROM quarantined_transactions;
+  -- By audit_id they are in the order of time.
+  CREATE TABLE audit_entries (server_id INTEGER NOT NULL, audit_id TEXT NOT NULL, appservice_id TEXT NOT NULL, entry TEXT NOT NULL,
+    PRIMARY KEY (server_id, audit_id)) WITHOUT ROWID;
+  `,
+  `
   CREATE TABLE seen_pages (server_id INTEGER NOT NULL, slot INTEGER NOT NULL, position INTEGER NOT NULL, page INTEGER NOT NULL, ids BLOB NOT NULL,
     PRIMARY KEY (server_id, slot)) WITHOUT ROWID;
   `,

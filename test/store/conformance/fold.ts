@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import type { Fold, FoldChanges, PositionedRegistration, SeenPage, Store, StoredRoom } from '../../../src/store/port.ts';
 import type { ConformanceCase } from './world.ts';
-import { ODD_TEXTS, appendAll, byText, recordOf, registrationOf, roomOf, stateOf } from './world.ts';
+import { ODD_TEXTS, byText, recordOf, registrationOf, roomOf } from './world.ts';
 
 function changes(position: number, parts: Partial<FoldChanges> = {}): FoldChanges {
   return { rooms: [], registrations: [], checkpoint: { position, streamPositions: {}, registrationsVersion: 0 }, ...parts };
@@ -68,6 +68,17 @@ export const foldCases: readonly ConformanceCase[] = [
       await store.saveFold(name, changes(8, { seenPages: [page(0, 0, 6)] }));
       assert.deepEqual(await found(), [page(0, 256, 7), page(1, 1, 7), page(255, 255, 5)]);
       assert.equal((await store.loadFold(fresh())).seenPages, undefined);
+    },
+  },
+  {
+    title: 'M5 gives back what waits for an appservice exactly and in order, and nothing where nothing was saved',
+    run: async ({ store, second, fresh }) => {
+      const name = fresh();
+      const holds = ODD_TEXTS.map((text, at) => ({ appserviceId: text, roomId: `${text}!`, userIds: at % 2 === 0 ? [] : [text, 'x'], entries: [{ firstPosition: 3, index: 0 }, { firstPosition: 3, index: at }, { firstPosition: Number.MAX_SAFE_INTEGER, index: 9 }] }));
+      await store.saveFold(name, changes(4, { checkpoint: { position: 4, streamPositions: {}, holds, registrationsVersion: 0 } }));
+      assert.deepEqual((await second.loadFold(name)).checkpoint.holds, holds);
+      await store.saveFold(name, changes(5));
+      assert.equal((await second.loadFold(name)).checkpoint.holds, undefined);
     },
   },
   {
@@ -240,25 +251,15 @@ export const foldCases: readonly ConformanceCase[] = [
     },
   },
   {
-    title: 'lists the server names that have a segment or a fold, ascending, each once',
+    title: 'keeps the transactions that a checkpoint says are redelivered, and forgets them with a later one',
     run: async ({ store, second, fresh }) => {
-      const mark = fresh('listed');
-      await appendAll(store, `${mark}.b`, [{}, {}]);
-      await second.saveFold(`${mark}.a`, changes(1));
-      await appendAll(store, `${mark}.c`, [{}]);
-      await store.saveFold(`${mark}.c`, changes(1, { rooms: [roomOf('!r', 1)] }));
-      const all = await store.listServerNames();
-      assert.deepEqual(all.filter((name) => name.startsWith(mark)), [`${mark}.a`, `${mark}.b`, `${mark}.c`]);
-    },
-  },
-  {
-    title: 'lists no server name that was only asked about or has only states',
-    run: async ({ store, fresh }) => {
-      const mark = fresh('unlisted');
-      await store.readSegments(`${mark}.asked`, 1, { segmentsMax: 1, bytesMax: 1 });
-      await store.loadFold(`${mark}.asked`);
-      await store.writeStates([stateOf(`${mark}.states`, 'irc')]);
-      assert.deepEqual((await store.listServerNames()).filter((name) => name.startsWith(mark)), []);
+      const name = fresh();
+      const redelivered = [...ODD_TEXTS.map((appserviceId, at) => ({ appserviceId, txnId: `${at}` })), { appserviceId: 'irc', txnId: '9'.repeat(40) }];
+      const { checkpoint } = changes(3);
+      await store.saveFold(name, changes(3, { checkpoint: { ...checkpoint, redelivered } }));
+      assert.deepEqual((await second.loadFold(name)).checkpoint, { ...checkpoint, redelivered });
+      await second.saveFold(name, changes(4));
+      assert.equal((await store.loadFold(name)).checkpoint.redelivered, undefined);
     },
   },
 ];
