@@ -2,7 +2,6 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { stringify } from 'yaml';
-import { AppserviceRouter } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
 import type { MatrixClient } from '../../test-e2e/support/matrix-client.ts';
 import { routedSynapse } from '../../test-e2e/support/routed-synapse.ts';
 import type { RoutedSynapse } from '../../test-e2e/support/routed-synapse.ts';
@@ -29,10 +28,7 @@ export async function openRouted(world: World, transactionEventsMax: number | nu
   const { appservice, registration } = await openAppservice(world);
   const settings: Readonly<Record<string, string>> = transactionEventsMax === null ? {} : { ROUTER_TRANSACTION_EVENTS_MAX: String(transactionEventsMax) };
   const routed = await routedSynapse(world, [registration], settings);
-  const pingThere = async (): Promise<void> => {
-    await routed.router.admin.call(AppserviceRouter.method.pingAppservice, { appservice: { case: 'appserviceId', value: ID } });
-  };
-  return { ...routed, appservice, ...(await openRoom(routed.synapse)), ping: pingThere };
+  return { ...routed, appservice, ...(await openRoom(routed.synapse)), ping: () => ping(routed.router.url) };
 }
 
 async function openAppservice(world: World): Promise<{ appservice: CountingAppservice; registration: string }> {
