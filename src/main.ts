@@ -146,6 +146,9 @@ async function start(config: Config, logger: OwnedLogger): Promise<Service> {
       outbound: { mode: config.outboundPolicy, allow: config.outboundAllow },
       logRetentionMs: config.logRetentionMs,
       ingress,
+      homeserverUrl: config.homeserverUrl,
+      homeserverTimeoutMs: config.homeserverTimeoutMs,
+      roomWaitMs: config.roomWaitMs,
     },
     version: version(),
     store,
@@ -171,7 +174,8 @@ async function credentialsOf(config: Config, logger: OwnedLogger): Promise<reado
   return loading.credentials;
 }
 
-async function ingressOf({ ingressTokenFile }: Config, logger: OwnedLogger): Promise<IngressTokens | null> {
+async function ingressOf({ ingressTokenFile, homeserverUrl }: Config, logger: OwnedLogger): Promise<IngressTokens | null> {
+  if (ingressTokenFile === null && homeserverUrl !== null) logger.warn({}, 'ROUTER_HOMESERVER_URL is of no use without ROUTER_INGRESS_TOKEN_FILE, which names the token for it');
   if (ingressTokenFile === null) return null;
   const loading = await loadIngressTokens(ingressTokenFile);
   if (loading.kind !== 'loaded') throw new StartError(loading.message);

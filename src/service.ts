@@ -26,14 +26,16 @@ import { EventFeed } from './event-feed.ts';
 import { Homeserver } from './homeserver.ts';
 import type { HomeserverLimits } from './homeserver.ts';
 import { Ingress } from './ingress/ingress.ts';
+import { RoomLookups } from './ingress/room-lookups.ts';
 import type { IngressTokens } from './ingress/token-file.ts';
 import type { Logger } from './logger.ts';
 import { createAddressPolicy } from './query/address-policy.ts';
 import type { AddressPolicyOptions } from './query/address-policy.ts';
 import { systemNetwork } from './query/connect.ts';
+import { HomeserverClient } from './query/homeserver-client.ts';
 import { HTTP_CLIENT_LIMITS, HttpClient } from './query/http-client.ts';
 import { Keys } from './query/keys.ts';
-import { outboundUrlProblem } from './query/outbound-url.ts';
+import { outboundUrlProblem, parseOutboundUrl } from './query/outbound-url.ts';
 import { Ping, PING_LIMITS } from './query/ping.ts';
 import { Provisioning, PROVISIONING_LIMITS } from './query/provisioning.ts';
 import { ThirdParty } from './query/third-party.ts';
@@ -48,7 +50,7 @@ import { Authenticator } from './rpc/authentication.ts';
 import type { Credential } from './rpc/authentication.ts';
 import { GrpcServer } from './rpc/grpc-server.ts';
 import { HttpServer } from './rpc/http-server.ts';
-import type { Homeservers, RpcMeter } from './rpc/ports.ts';
+import type { Homeservers, IngressStatus, RpcMeter } from './rpc/ports.ts';
 import { RouterMethods } from './rpc/router-methods.ts';
 import { codeName } from './rpc/status.ts';
 import { timedStore } from './store/timed.ts';
@@ -74,6 +76,10 @@ export interface ServiceSettings {
   readonly logRetentionMs: number;
   /** Of the catch-all registration at the homeserver; null: no ingress is served. */
   readonly ingress: IngressTokens | null;
+  /** Where the ingress looks up rooms; null: nowhere. */
+  readonly homeserverUrl: string | null;
+  readonly homeserverTimeoutMs: number;
+  readonly roomWaitMs: number;
 }
 
 export interface ServiceParts {
@@ -188,15 +194,16 @@ export class Service implements AsyncDisposable {
         files.push(opened.use(await watchFiles(settings.registrationPaths, registrar, rules, clock, logger)));
       }
     }
-    telemetry.observe(() => [...homeservers.values()].map((homeserver) => gaugesOf(homeserver, operations)));
+    const ingress = ingressOf(settings, homeservers, opened, { client, store, telemetry, clock, logger });
+    const ingressStatus = (name: string): IngressStatus | undefined => (ingress?.serverName === name ? ingress.status() : undefined);
+    telemetry.observe(() => [...homeservers.values()].map((homeserver) => gaugesOf(homeserver, operations, ingressStatus(homeserver.serverName))));
 
-    const ports: Homeservers = { defaultServerName: settings.serverName, router: (name) => homeservers.get(name), admin: (name) => admins.get(name) };
+    const ports: Homeservers = { defaultServerName: settings.serverName, router: (name) => homeservers.get(name), admin: (name) => admins.get(name), ingress: ingressStatus };
     const methods = { router: new RouterMethods(ports), admin: new AdminMethods(ports, settings.rateLimitedDefault) };
     const authenticator = new Authenticator(settings.credentials);
     const meter: RpcMeter = { observe: (method, code, durationMs) => telemetry.rpc(method, codeName(code), durationMs) };
     const common = { ...methods, authenticator, clock, logger, meter };
     const grpc = opened.use(await GrpcServer.start({ ...common, listen: settings.grpcListen }));
-    const ingress = ingressOf(settings, homeservers, (homeserver, hsToken) => new Ingress({ hsToken, homeserver, store, meter: telemetry.ingress(homeserver.serverName), clock, logger }));
     const probes = { ready: () => readinessOf(homeservers, files, ingress), metrics: () => metricsOf(telemetry) };
     const http = opened.use(await HttpServer.start({ ...common, listen: settings.httpListen, probes, ingress }));
     listeners.push(endpointOf(grpc.address), endpointOf(http.address));
@@ -212,9 +219,22 @@ export class Service implements AsyncDisposable {
   }
 }
 
-function ingressOf(settings: ServiceSettings, homeservers: ReadonlyMap<string, Homeserver>, make: (homeserver: Homeserver, hsToken: string) => Ingress): Ingress | undefined {
+interface IngressParts extends Pick<ServiceParts, 'store' | 'clock' | 'logger'> {
+  readonly client: HttpClient;
+  readonly telemetry: Telemetry;
+}
+
+function ingressOf(settings: ServiceSettings, homeservers: ReadonlyMap<string, Homeserver>, opened: AsyncDisposableStack, { client, store, telemetry, clock, logger }: IngressParts): Ingress | undefined {
+  const { ingress: tokens, homeserverUrl, homeserverTimeoutMs, roomWaitMs } = settings;
   const homeserver = homeservers.get(ingressServerName(settings));
-  return settings.ingress === null || homeserver === undefined ? undefined : make(homeserver, settings.ingress.hsToken);
+  if (tokens === null || homeserver === undefined) return undefined;
+  const { serverName } = homeserver;
+  const meter = telemetry.ingress(serverName);
+  const url = homeserverUrl === null ? null : parseOutboundUrl(homeserverUrl);
+  const source = url === null ? null : new HomeserverClient({ client, serverName, url, asToken: tokens.asToken, timeoutMs: homeserverTimeoutMs });
+  const rooms = source === null ? undefined : opened.use(new RoomLookups({ homeserver, source, meter, clock, logger, waitMs: roomWaitMs }));
+  rooms?.start();
+  return new Ingress({ hsToken: tokens.hsToken, homeserver, rooms, store, meter, clock, logger });
 }
 
 function ingressServerName({ serverName, ingress }: ServiceSettings): string {
@@ -238,9 +258,10 @@ function adminOf(
   return new AppserviceAdmin({ serverName, delivery, quarantine, audit, explained: homeserver, ...parts });
 }
 
-function gaugesOf(homeserver: Homeserver, operations: Escalations): ReturnType<Parameters<Telemetry['observe']>[0]>[number] {
+function gaugesOf(homeserver: Homeserver, operations: Escalations, ingress: IngressStatus | undefined): ReturnType<Parameters<Telemetry['observe']>[0]>[number] {
   return {
     serverName: homeserver.serverName,
+    unknownRooms: ingress?.unknownRoomCount,
     async appservices() {
       const { serverName } = homeserver;
       const statuses = await homeserver.delivery.statuses('', REGISTRATIONS_MAX);

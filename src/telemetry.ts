@@ -39,6 +39,8 @@ export interface HomeserverGauges {
   appservices(): Promise<readonly AppserviceGauge[]>;
   /** Bytes of submissions that wait to be appended. */
   queueBytes(): number;
+  /** Rooms that the ingress waits to know; undefined without one. */
+  readonly unknownRooms?: number | undefined;
   /** Pairs of an event and an appservice that wait until the appservice has been asked about a user. */
   heldEntries(): number;
 }
@@ -174,10 +176,11 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, OperationSink
   }
 
   ingress(serverName: string): IngressMeter {
-    const { ingressDuration, ingressShelved } = this.#metrics;
+    const { ingressDuration, ingressShelved, roomLookups } = this.#metrics;
     return {
       request: (endpoint, httpStatus, durationMs) => ingressDuration.observe({ endpoint, http_status: String(httpStatus) }, durationMs / 1_000),
       shelved: (kind, count) => ingressShelved.inc({ server_name: serverName, kind }, count),
+      roomLookup: (outcome) => roomLookups.inc({ server_name: serverName, outcome }),
     };
   }
 
@@ -213,9 +216,10 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, OperationSink
     const homeservers = this.#homeservers();
     const answers = await Promise.allSettled(homeservers.map((homeserver) => homeserver.appservices()));
     const metrics = this.#metrics;
-    for (const gauge of [metrics.state, metrics.paused, metrics.pendingEntries, metrics.pendingBytes, metrics.oldestAge, metrics.quarantined, metrics.errorRate, metrics.escalated, metrics.queueBytes, metrics.heldEntries]) gauge.reset();
+    for (const gauge of [metrics.state, metrics.paused, metrics.pendingEntries, metrics.pendingBytes, metrics.oldestAge, metrics.quarantined, metrics.errorRate, metrics.escalated, metrics.queueBytes, metrics.heldEntries, metrics.unknownRooms]) gauge.reset();
     homeservers.forEach((homeserver, at) => {
       metrics.queueBytes.set({ server_name: homeserver.serverName }, homeserver.queueBytes());
+      if (homeserver.unknownRooms !== undefined) metrics.unknownRooms.set({ server_name: homeserver.serverName }, homeserver.unknownRooms);
       metrics.heldEntries.set({ server_name: homeserver.serverName }, homeserver.heldEntries());
       const answer = answers[at];
       if (answer?.status !== 'fulfilled') return;
@@ -327,6 +331,8 @@ function createMetrics(registry: Registry) {
     queueBytes: gauge('ingest_queue_bytes', 'Bytes of submissions that wait to be appended.', ['server_name']),
     ingressDuration: histogram('ingress_request_duration_seconds', 'How long requests of an unmodified homeserver took, by what they asked for and the status of the answer.', ['endpoint', 'http_status'], CALL_SECONDS),
     ingressShelved: counter('ingress_shelved_items_total', 'Items in transactions of an unmodified homeserver that can be given to nobody, by kind.', ['server_name', 'kind']),
+    roomLookups: counter('ingress_room_lookups_total', 'Look-ups of rooms at an unmodified homeserver, by how they ended.', ['server_name', 'outcome']),
+    unknownRooms: gauge('ingress_unknown_rooms', 'Rooms of which something is not known that matters, so that their events may miss an appservice.', ['server_name']),
     rpcDuration: histogram('rpc_duration_seconds', 'How long calls took, by method and gRPC code.', ['method', 'code'], CALL_SECONDS),
     storeDuration: histogram('store_call_duration_seconds', 'How long calls of the store took, by method and outcome.', ['method', 'outcome'], CALL_SECONDS),
     utilization: gauge('event_loop_utilization_ratio', 'Share of the time since the last scrape that the event loop was busy.', []),

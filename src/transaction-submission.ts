@@ -2,7 +2,7 @@
 import { deviceKeysBytes } from './appservice/device-extensions.ts';
 import type { OtherItems, ParsedSubmission } from './ingest/submission.ts';
 import { seenIdOf } from './ingest/seen-ids.ts';
-import type { TransactionPiece } from './ingress/ports.ts';
+import type { RoomFinding, TransactionPiece } from './ingress/ports.ts';
 
 /**
  * What has no event id is told apart by its bytes and its transaction's id for so long, at the least, and twice as long at
@@ -36,4 +36,11 @@ export function submissionFromPiece({ events, ephemeral, toDevice, deviceLists, 
     count,
   };
   return { ...submission, others, bytes };
+}
+
+/** What was looked up of rooms, alone: it holds from before the next submission. */
+export function submissionFromFindings(findings: readonly RoomFinding[]): ParsedSubmission {
+  const rooms = findings.map(({ roomId, localMembers, localAliases, partialMembers }) => ({ roomId, localMembers, localAliases, partialBefore: partialMembers }));
+  const bytes = findings.reduce((sum, { localMembers, localAliases }) => sum + [...(localMembers ?? []), ...(localAliases ?? [])].reduce((length, identifier) => length + identifier.length, 0), 0);
+  return { stream: '', events: [], rooms, bytes };
 }

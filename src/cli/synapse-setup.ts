@@ -150,7 +150,7 @@ function tell(context: CommandContext, dir: string, options: SynapseSetupOptions
   if (made !== null) out(`The tokens of the router at this homeserver, shown this once; both are in the files above:\n  hs_token ${made.hsToken}\n  as_token ${made.asToken}\n\n`);
   out(`Now:
   1. Put the lines of ${lines} into homeserver.yaml. Synapse's user must be able to read the files under ${join(dir, 'synapse')}.
-  2. Start the router with ROUTER_SERVER_NAME=${options.serverName} ROUTER_INGRESS_TOKEN_FILE=${tokenFile}
+  2. Start the router with ROUTER_SERVER_NAME=${options.serverName} ROUTER_INGRESS_TOKEN_FILE=${tokenFile} ROUTER_HOMESERVER_URL=http://127.0.0.1:8008 (where Synapse listens)
   3. Register the appservices at the router, with their real urls: appservice-router register ${given.length === 0 ? 'FILE …' : given.map(({ file }) => file).join(' ')}
   4. Restart Synapse. It sends everything to ${routerUrl(options)}, and the router to the appservices.
 `);

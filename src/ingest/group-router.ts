@@ -243,9 +243,10 @@ export class RoutedGroup implements ItemSink {
     }
   }
 
-  #applySnapshots({ roomId, localMembers, localAliases }: SubmittedRoom): void {
+  #applySnapshots({ roomId, localMembers, localAliases, partialBefore }: SubmittedRoom): void {
     const room = this.#fold.rooms.get(roomId);
-    if (localMembers !== undefined) this.#apply(room, { kind: 'members', roomId, userIds: localMembers });
+    const members = localMembers === undefined || partialBefore === undefined ? localMembers : membersLookedUp(room, localMembers, partialBefore);
+    if (members !== undefined) this.#apply(room, { kind: 'members', roomId, userIds: members });
     if (localAliases !== undefined) this.#apply(room, { kind: 'aliases', roomId, roomAliases: localAliases });
   }
 
@@ -328,6 +329,18 @@ export class RoutedGroup implements ItemSink {
     for (const roomId of submission.others?.roomIds ?? []) if (rooms.get(roomId).wantsContext(index)) wanted.add(roomId);
     return [...wanted];
   }
+}
+
+/** Undefined: they are known already, and followed since. */
+function membersLookedUp(room: RoomState, localMembers: readonly string[], partialBefore: Readonly<Record<string, boolean>>): readonly string[] | undefined {
+  if (room.knowsMembers) return undefined;
+  const members = new Set(localMembers);
+  for (const [userId, joined] of room.partialMembers) {
+    if (partialBefore[userId] === joined) continue;
+    if (joined) members.add(userId);
+    else members.delete(userId);
+  }
+  return [...members];
 }
 
 /** Taken over before, as the stream's position says. */

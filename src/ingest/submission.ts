@@ -19,6 +19,11 @@ export interface SubmittedRoom {
   /** Undefined: absent, changes nothing. */
   readonly localAliases: readonly string[] | undefined;
   readonly localMembers: readonly string[] | undefined;
+  /**
+   * Present: the members were looked up, and before that the room had these users seen to join or leave. They count only
+   * if the members are still unknown, and less than what was seen since.
+   */
+  readonly partialBefore?: Readonly<Record<string, boolean>>;
 }
 
 /** A to-device message as its appservices get it. */

@@ -6,12 +6,13 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../logger.ts';
-import type { IngressAnswer, IngressPort, IngressRequest } from '../rpc/ports.ts';
+import type { IngressAnswer, IngressPort, IngressRequest, IngressStatus } from '../rpc/ports.ts';
 import { answerFor, DONE, matrixError, tokenOf } from './answers.ts';
 import type { MatchedRequest } from './answers.ts';
 import { answerAppservicePing } from './appservice-ping.ts';
 import type { IngressEndpoint, IngressHomeserver, IngressMeter } from './ports.ts';
 import { Queries } from './queries.ts';
+import type { RoomLookups } from './room-lookups.ts';
 import { Shelf } from './shelf.ts';
 import type { ShelfOptions } from './shelf.ts';
 import { answerThirdParty } from './third-party.ts';
@@ -27,6 +28,8 @@ export interface IngressOptions {
   readonly meter: IngressMeter;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Undefined: rooms are known by events alone. Started, and ended by its owner. */
+  readonly rooms: RoomLookups | undefined;
   /** READER_LIMITS if absent. */
   readonly limits?: ReaderLimits;
 }
@@ -50,6 +53,8 @@ const ROUTES: readonly Route[] = [
 /** What is under here is answered even if it is no route. */
 const API_PATH = /^\/_matrix\/app\//;
 
+const NO_LOOKUPS: RoomLookups['status'] = { unknownRoomCount: 0, unknownRoomIds: [], problem: null };
+
 export class Ingress implements IngressPort {
   readonly #options: IngressOptions;
   readonly #tokenHash: Buffer;
@@ -65,10 +70,23 @@ export class Ingress implements IngressPort {
     this.#queries = new Queries(options);
   }
 
+  get serverName(): string {
+    return this.#options.homeserver.serverName;
+  }
+
   /** For people who look after the router. */
   get detail(): Readonly<Record<string, unknown>> {
-    const { count } = this.#shelf;
-    return count === 0 ? {} : { shelved_items: count };
+    const { shelvedItemCount, unknownRoomCount, problem } = this.status();
+    return {
+      ...(shelvedItemCount === 0 ? {} : { shelved_items: shelvedItemCount }),
+      ...(unknownRoomCount === 0 ? {} : { unknown_rooms: unknownRoomCount }),
+      ...(problem === null ? {} : { problem }),
+    };
+  }
+
+  status(): IngressStatus {
+    const { unknownRoomCount, unknownRoomIds, problem } = this.#options.rooms?.status ?? NO_LOOKUPS;
+    return { lastTransactionTimeMs: this.#transactions.lastTimeMs, shelvedItemCount: this.#shelf.count, unknownRoomCount, unknownRoomIds, problem };
   }
 
   answer(request: IngressRequest): Promise<IngressAnswer> | null {

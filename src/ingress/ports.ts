@@ -23,16 +23,64 @@ export interface PieceOutcome {
 }
 
 /** One homeserver, as its ingress sees it. */
-export interface IngressHomeserver extends Answers {
-  readonly serverName: string;
-  /** Changes with the registrations in force. */
-  readonly registrationsVersion: number;
+export interface IngressHomeserver extends Answers, RoomHomeserver {
   /** Resolves when all of it is durable. Rejects with a RefusalError or a StoreError. */
   takeTransaction(piece: TransactionPiece): Promise<PieceOutcome>;
 }
 
 /** What the router answers homeservers that call it, too: see HomeserverPort. */
 type Answers = Pick<HomeserverPort, 'query' | 'thirdPartyProtocols' | 'thirdPartyMatches' | 'authenticate' | 'ping'>;
+
+/** What is known of a room and what is missing. */
+export interface RoomFacts {
+  readonly roomId: string;
+  /** The joined local users are not known, and some registration makes them matter. */
+  readonly wantsMembers: boolean;
+  readonly wantsAliases: boolean;
+  /** Some local user who is known to be joined. */
+  readonly localUser: string | null;
+  /** While the members are not known: users seen to join (true) or leave (false). */
+  readonly partialMembers: Readonly<Record<string, boolean>>;
+}
+
+/** What was found out about a room. Undefined: nothing. */
+export interface RoomFinding {
+  readonly roomId: string;
+  readonly localMembers: readonly string[] | undefined;
+  readonly localAliases: readonly string[] | undefined;
+  /** As of before it was asked for. */
+  readonly partialMembers: RoomFacts['partialMembers'];
+}
+
+/** One homeserver, as its room look-ups see it. Rejects with a RefusalError or a StoreError. */
+export interface RoomHomeserver {
+  readonly serverName: string;
+  /** Changes with the registrations in force. */
+  readonly registrationsVersion: number;
+  readonly hasAliasNamespaces: boolean;
+  /** In the order of the room IDs. */
+  roomFacts(roomIds: readonly string[]): Promise<readonly RoomFacts[]>;
+  /** Resolves when they are in the log. Members that are known already stay as they are. */
+  tellRooms(findings: readonly RoomFinding[]): Promise<unknown>;
+}
+
+/** What a homeserver answered about a room. */
+export type RoomAnswer =
+  | { readonly kind: 'found'; readonly identifiers: readonly string[] }
+  /** About this room there is no answer. */
+  | { readonly kind: 'refused'; readonly httpStatus: number; readonly errcode: string | null }
+  | { readonly kind: 'limited'; readonly waitMs: number }
+  | { readonly kind: 'unknown_token' }
+  | { readonly kind: 'away'; readonly reason: string }
+  | { readonly kind: 'aborted' };
+
+/** Where rooms are looked up. Never rejects. */
+export interface RoomSource {
+  /** All joined users. */
+  joinedMembers(roomId: string, signal: AbortSignal): Promise<RoomAnswer>;
+  /** The aliases in the homeserver's directory, asked for as a local user who is joined. */
+  roomAliases(roomId: string, userId: string, signal: AbortSignal): Promise<RoomAnswer>;
+}
 
 /** Kinds of what may be shelved. */
 export const SHELVED_KINDS = ['event', 'ephemeral', 'to_device', 'device_list', 'device_keys', 'body'] as const;
@@ -44,4 +92,6 @@ export type IngressEndpoint = 'transaction' | 'user' | 'alias' | 'third_party' |
 export interface IngressMeter {
   request(endpoint: IngressEndpoint, httpStatus: number, durationMs: number): void;
   shelved(kind: ShelvedKind, count: number): void;
+  /** A look-up of a room ended so. */
+  roomLookup(outcome: string): void;
 }

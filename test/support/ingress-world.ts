@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { systemClock } from '../../src/clock.ts';
 import type { Logger } from '../../src/logger.ts';
+import type { ServiceSettings } from '../../src/service.ts';
 import type { Store } from '../../src/store/port.ts';
 import { openSqliteStore } from '../../src/store/sqlite/sqlite-store.ts';
 import { RecordingReceiver } from './recording-receiver.ts';
@@ -78,12 +79,12 @@ export interface IngressWorld extends AsyncDisposable {
   register(id: string, more?: string): Promise<void>;
 }
 
-export async function startIngress(): Promise<IngressWorld> {
+export async function startIngress(settings: Partial<ServiceSettings> = {}): Promise<IngressWorld> {
   const store = await openSqliteStore({ path: ':memory:', clock: systemClock });
   const receiver = await RecordingReceiver.start();
   const warnings: Record<string, unknown>[] = [];
   const logger: Logger = { debug: () => undefined, info: () => undefined, error: () => undefined, warn: (fields) => void warnings.push({ ...fields }) };
-  const world = await startService({ store, logger, settings: { ingress: { hsToken: HS_TOKEN, asToken: AS_TOKEN, serverName: null } } });
+  const world = await startService({ store, logger, settings: { ingress: { hsToken: HS_TOKEN, asToken: AS_TOKEN, serverName: null }, ...settings } });
   return {
     world,
     receiver,
