@@ -28,7 +28,8 @@ test('docs/synapse.md: a new user who follows "Set up" to the letter talks to a 
   inWorld(async ({ folder, python, use }) => {
     const etc = join(folder, 'etc');
     mkdirSync(etc);
-    const placed = (text: string): string => text.replaceAll('/etc/matrix-synapse', etc).replaceAll('hs.example', SERVER_NAME).replace('chown -R matrix-synapse', `chown -R ${userInfo().username}`);
+    const synapse = use(await Synapse.configure(python, join(folder, 'synapse'), { registrations: [] }));
+    const placed = (text: string): string => text.replaceAll('/etc/matrix-synapse', etc).replaceAll('hs.example', SERVER_NAME).replaceAll('http://127.0.0.1:8008', synapse.url).replace('chown -R matrix-synapse', `chown -R ${userInfo().username}`);
     const httpListen = `127.0.0.1:${await unusedPort()}`;
     const env = { ...process.env, ROUTER_DATA_DIR: join(folder, 'data'), ROUTER_HTTP_LISTEN: httpListen, ROUTER_GRPC_LISTEN: `127.0.0.1:${await unusedPort()}`, ROUTER_LOG_FORMAT: 'json', TMPDIR: folder };
     const inShell = async (block: string): Promise<string> => (await run('bash', ['-euc', placed(block)], { cwd: ROOT, env, timeout: COMMAND_TIMEOUT_MS })).stdout;
@@ -47,7 +48,7 @@ test('docs/synapse.md: a new user who follows "Set up" to the letter talks to a 
     const [lines = ''] = blocksOf('Set up', 'yaml');
     const settings = parse(placed(lines)) as { app_service_config_files: string[] };
     assert.deepEqual(parse(readFileSync(join(etc, 'router', 'homeserver-lines.yaml'), 'utf8')), settings);
-    const synapse = use(await Synapse.configure(python, join(folder, 'synapse'), { registrations: [], settings }));
+    synapse.reconfigure({ registrations: [], settings });
     await synapse.start();
     const alice = await synapse.register('alice');
     await bridge.start(synapse.url, alice.userId);

@@ -5,8 +5,9 @@ import { test } from 'node:test';
 import type { MatrixClient } from './support/matrix-client.ts';
 import { MautrixAppservice } from './support/mautrix-appservice.ts';
 import { until } from './support/program.ts';
-import { routedSynapse } from './support/routed-synapse.ts';
+import { putRouterBefore, routedSynapse } from './support/routed-synapse.ts';
 import type { RoutedSynapse } from './support/routed-synapse.ts';
+import { Synapse } from './support/synapse.ts';
 import { inWorld } from './support/world.ts';
 import type { World } from './support/world.ts';
 
@@ -104,6 +105,31 @@ test('I1 I2 what Synapse could not push before it was restarted arrives with the
     await synapse.start();
     const next = await sayAll(alice, room, ['next']);
     assert.deepEqual(await appservice.messages(14), [...before, ...meanwhile, ...next]);
+  }),
+);
+
+test('I1 I2 R31 coming from Synapse alone: rooms from before are looked up, and what is said there from then on arrives once and in order', LIMIT, () =>
+  inWorld(async (world) => {
+    const appservice = world.use(await MautrixAppservice.configure(world.python, join(world.folder, 'mautrix')));
+    const synapse = world.use(await Synapse.configure(world.python, join(world.folder, 'synapse'), { registrations: [appservice.registration] }));
+    await synapse.start();
+    const alice = await synapse.register('alice');
+    await appservice.start(synapse.url);
+    const withGhost = await alice.createRoom();
+    await alice.invite(withGhost, '@ghost_one:hs.test');
+    await alice.member(withGhost, '@ghost_one:hs.test');
+    const withAlias = await alice.join('#ghost_room:hs.test');
+    const without = await alice.createRoom();
+    const before = [...(await sayAll(alice, withGhost, numbered('before', 3))), ...(await sayAll(alice, withAlias, numbered('before', 3)))];
+    await appservice.messages(6);
+    await synapse.stop();
+    await putRouterBefore(synapse, world, [appservice.registration]);
+    const after: string[] = [];
+    for (const room of [withGhost, withAlias, without, withAlias, withGhost]) {
+      const ids = await sayAll(alice, room, numbered('after', 3));
+      if (room !== without) after.push(...ids);
+    }
+    assert.deepEqual(await appservice.messages(18), [...before, ...after]);
   }),
 );
 
