@@ -8,6 +8,7 @@
 import { z } from 'zod';
 import { LOG_LEVELS } from './logger.ts';
 import { allowEntryProblem } from './query/address-policy.ts';
+import { parseOutboundUrl } from './query/outbound-url.ts';
 
 const SERVER_NAME_LENGTH_MAX = 230;
 
@@ -25,6 +26,10 @@ const serverName = z
 
 const storeLocation = z.string().superRefine((text, context) => {
   if (storeFrom(text) === null) context.addIssue('must be sqlite: and a path, sqlite::memory:, or a mongodb:// URI');
+});
+
+const outboundUrl = z.string().superRefine((text, context) => {
+  if (parseOutboundUrl(text) === null) context.addIssue('must be an http or https URL without user info, query and fragment, or unix: and an absolute path');
 });
 
 const allowEntry = z.string().superRefine((text, context) => {
@@ -48,6 +53,16 @@ export const settingsSchema = z.strictObject({
     description: 'File of the key that seals tokens in the store. Created on first use with the embedded store, required with MongoDB.',
     shown: 'DATA_DIR/encryption.key',
   }),
+  ingressTokenFile: path.optional().meta({
+    description: 'File with the tokens of the catch-all registration, with which an unmodified homeserver sends its transactions to the HTTP port; synapse-setup writes one.',
+    shown: 'no homeserver is served so',
+  }),
+  homeserverUrl: outboundUrl.optional().meta({
+    description: "Where the homeserver's Client-Server API is, without /_matrix: rooms that the ingress does not know are looked up there with the as_token of the ingress token file.",
+    shown: 'rooms are not looked up',
+  }),
+  homeserverTimeoutMs: z.int().min(100).max(120_000).default(5_000).describe('Time for one look-up of a room at the homeserver.'),
+  roomWaitMs: z.int().min(0).max(30_000).default(2_000).describe('How long events of a room that is not known wait for its first look-up at the homeserver; then they are routed with what is known.'),
   logLevel: z.enum(LOG_LEVELS).default('info').describe('The least severe lines that are logged.'),
   logFormat: z.enum(['json', 'pretty']).optional().meta({ description: 'Lines of JSON for programs, or of text for people.', shown: 'pretty on a terminal, json elsewhere' }),
   rateLimitedDefault: z.boolean().default(true).describe('What rate_limited is in a registration that does not say.'),

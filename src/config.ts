@@ -15,11 +15,15 @@ import { nearestName } from './nearest-name.ts';
 import { plainFromYaml, readYaml, YAML_BYTES_MAX } from './yaml-tree.ts';
 
 /** Every setting with its value in force. Paths are as they were given: relative ones start at the working directory. */
-export interface Config extends Readonly<Omit<Settings, 'store' | 'credentials' | 'encryptionKeyFile' | 'logFormat'>> {
+export interface Config extends Readonly<Omit<Settings, 'store' | 'credentials' | 'encryptionKeyFile' | 'ingressTokenFile' | 'homeserverUrl' | 'logFormat'>> {
   readonly store: StoreLocation;
   /** Null: created where that is safe; see credentials.ts. */
   readonly credentials: string | null;
   readonly encryptionKeyFile: string;
+  /** Null: no ingress is served. */
+  readonly ingressTokenFile: string | null;
+  /** Null: rooms are not looked up. */
+  readonly homeserverUrl: string | null;
   readonly logFormat: 'json' | 'pretty';
 }
 
@@ -89,11 +93,13 @@ export function loadConfig({ argv, env = process.env, isTerminal = false }: Conf
 }
 
 function resolved(settings: Settings, isTerminal: boolean): Config {
-  const { store, credentials, encryptionKeyFile, logFormat, ...rest } = settings;
+  const { store, credentials, encryptionKeyFile, ingressTokenFile, homeserverUrl, logFormat, ...rest } = settings;
   return {
     ...rest,
     store: (store === undefined ? null : storeFrom(store)) ?? { kind: 'sqlite', path: join(rest.dataDir, 'router.db') },
     credentials: credentials ?? null,
+    ingressTokenFile: ingressTokenFile ?? null,
+    homeserverUrl: homeserverUrl ?? null,
     encryptionKeyFile: encryptionKeyFile ?? join(rest.dataDir, 'encryption.key'),
     logFormat: logFormat ?? (isTerminal ? 'pretty' : 'json'),
   };

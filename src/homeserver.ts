@@ -33,12 +33,14 @@ import type { Hold } from './ingest/holds.ts';
 import { Ledger } from './ingest/ledger.ts';
 import type { IngestMeter, LedgerLimits } from './ingest/ledger.ts';
 import { RecentSegments } from './ingest/recent-segments.ts';
-import { copyOfRoom } from './ingest/room-facts.ts';
+import { copyOfRoom, factsOfRooms } from './ingest/room-facts.ts';
 import type { ParsedSubmission, SubmissionResult } from './ingest/submission.ts';
 import { Upkeep } from './ingest/upkeep.ts';
+import type { PieceOutcome, RoomFacts, RoomFinding, TransactionPiece } from './ingress/ports.ts';
 import type { Logger } from './logger.ts';
 import type { DeliveredPosition, PingRequest, Submission } from './rpc/ports.ts';
 import { parseSubmission } from './submission-parser.ts';
+import { submissionFromFindings, submissionFromPiece } from './transaction-submission.ts';
 import { StoreError } from './store/errors.ts';
 import type { RedeliveredKey, Segment } from './store/segment.ts';
 import type { Store } from './store/port.ts';
@@ -192,6 +194,10 @@ export class Homeserver implements AsyncDisposable {
     return this.#fold.registrations;
   }
 
+  get registrationsVersion(): number {
+    return this.#fold.registrationsVersion;
+  }
+
   /** True for a transaction that is out of the quarantine and in the log again. */
   readonly isRedelivered = (key: RedeliveredKey): boolean => this.#fold.redelivered.has(key);
 
@@ -238,6 +244,25 @@ export class Homeserver implements AsyncDisposable {
       throw error;
     }
     return this.ledger.submit(parsed);
+  }
+
+  /** A piece of a transaction that came by the ingress. Rejects with a RefusalError or a StoreError; nothing of a refused piece is applied. */
+  takeTransaction(piece: TransactionPiece): Promise<PieceOutcome> {
+    return this.ledger.submit(submissionFromPiece(piece, this.#clock.nowMs()));
+  }
+
+  get hasAliasNamespaces(): boolean {
+    return this.#fold.index.hasNamespaces('aliases');
+  }
+
+  /** See {@link factsOfRooms}. */
+  roomFacts(roomIds: readonly string[]): Promise<readonly RoomFacts[]> {
+    return factsOfRooms(roomIds, this.#fold, this.ledger, this.#store);
+  }
+
+  /** What was looked up of rooms. Rejects with a RefusalError or a StoreError. */
+  tellRooms(findings: readonly RoomFinding[]): Promise<SubmissionResult> {
+    return this.ledger.submit(submissionFromFindings(findings));
   }
 
   streamPosition(stream: string): Promise<{ streamPosition: number; logPosition: number }> {

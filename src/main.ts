@@ -14,6 +14,8 @@ import { isLoopbackListen, storeLabel } from './config-schema.ts';
 import { loadCredentials } from './credentials.ts';
 import type { Credential } from './credentials.ts';
 import { endingSignal } from './ending-signal.ts';
+import type { IngressTokens } from './ingress/token-file.ts';
+import { loadIngressTokens } from './ingress/token-file.ts';
 import { createLogger } from './logger.ts';
 import type { OwnedLogger } from './logger.ts';
 import { loadEncryptionKeys } from './registration/encryption-key.ts';
@@ -119,6 +121,7 @@ function endAtOnce(logger: OwnedLogger, signal: string): void {
 async function start(config: Config, logger: OwnedLogger): Promise<Service> {
   const credentials = await credentialsOf(config, logger);
   const { vault, keyFile } = await vaultOf(config, logger);
+  const ingress = await ingressOf(config, logger);
   const store = await openStore(config.store, { clock: systemClock, random: systemRandom, logger });
   return Service.start({
     settings: {
@@ -143,6 +146,10 @@ async function start(config: Config, logger: OwnedLogger): Promise<Service> {
       },
       outbound: { mode: config.outboundPolicy, allow: config.outboundAllow },
       logRetentionMs: config.logRetentionMs,
+      ingress,
+      homeserverUrl: config.homeserverUrl,
+      homeserverTimeoutMs: config.homeserverTimeoutMs,
+      roomWaitMs: config.roomWaitMs,
     },
     version: version(),
     store,
@@ -167,6 +174,15 @@ async function credentialsOf(config: Config, logger: OwnedLogger): Promise<reado
   for (const warning of loading.warnings) logger.warn({}, warning);
   if (loading.createdFile !== null) logger.info({ file: loading.createdFile }, 'two credentials were created, one for the homeserver and one for the operator; their tokens are in this file');
   return loading.credentials;
+}
+
+async function ingressOf({ ingressTokenFile, homeserverUrl }: Config, logger: OwnedLogger): Promise<IngressTokens | null> {
+  if (ingressTokenFile === null && homeserverUrl !== null) logger.warn({}, 'ROUTER_HOMESERVER_URL is of no use without ROUTER_INGRESS_TOKEN_FILE, which names the token for it');
+  if (ingressTokenFile === null) return null;
+  const loading = await loadIngressTokens(ingressTokenFile);
+  if (loading.kind !== 'loaded') throw new StartError(loading.message);
+  for (const warning of loading.warnings) logger.warn({}, warning);
+  return loading.tokens;
 }
 
 async function vaultOf(config: Config, logger: OwnedLogger): Promise<{ vault: Vault; keyFile: KeyFile }> {

@@ -26,13 +26,17 @@ import { Escalations } from './escalations.ts';
 import { EventFeed } from './event-feed.ts';
 import { Homeserver } from './homeserver.ts';
 import type { HomeserverLimits } from './homeserver.ts';
+import { Ingress } from './ingress/ingress.ts';
+import { RoomLookups } from './ingress/room-lookups.ts';
+import type { IngressTokens } from './ingress/token-file.ts';
 import type { Logger } from './logger.ts';
 import { createAddressPolicy } from './query/address-policy.ts';
 import type { AddressPolicyOptions } from './query/address-policy.ts';
 import { systemNetwork } from './query/connect.ts';
+import { HomeserverClient } from './query/homeserver-client.ts';
 import { HTTP_CLIENT_LIMITS, HttpClient } from './query/http-client.ts';
 import { Keys } from './query/keys.ts';
-import { outboundUrlProblem } from './query/outbound-url.ts';
+import { outboundUrlProblem, parseOutboundUrl } from './query/outbound-url.ts';
 import { Ping, PING_LIMITS } from './query/ping.ts';
 import { Provisioning, PROVISIONING_LIMITS } from './query/provisioning.ts';
 import { ThirdParty } from './query/third-party.ts';
@@ -48,7 +52,7 @@ import { Authenticator } from './rpc/authentication.ts';
 import type { Credential } from './rpc/authentication.ts';
 import { GrpcServer } from './rpc/grpc-server.ts';
 import { HttpServer } from './rpc/http-server.ts';
-import type { Homeservers, HttpProbes, RpcMeter } from './rpc/ports.ts';
+import type { Homeservers, HttpProbes, IngressStatus, RpcMeter } from './rpc/ports.ts';
 import { RouterMethods } from './rpc/router-methods.ts';
 import { codeName } from './rpc/status.ts';
 import { timedStore } from './store/timed.ts';
@@ -72,6 +76,12 @@ export interface ServiceSettings {
   readonly delivery: Pick<DeliverySettings, 'eventsMax' | 'ephemeralMax' | 'toDeviceMax' | 'ephemeralAgeMaxMs' | 'bytesMax' | 'backoff'>;
   readonly outbound: Pick<AddressPolicyOptions, 'mode' | 'allow'>;
   readonly logRetentionMs: number;
+  /** Of the catch-all registration at the homeserver; null: no ingress is served. */
+  readonly ingress: IngressTokens | null;
+  /** Where the ingress looks up rooms; null: nowhere. */
+  readonly homeserverUrl: string | null;
+  readonly homeserverTimeoutMs: number;
+  readonly roomWaitMs: number;
 }
 
 export interface ServiceParts {
@@ -191,16 +201,18 @@ export class Service implements AsyncDisposable {
         files.push(opened.use(await watchFiles(settings.registrationPaths, registrar, rules, clock, logger)));
       }
     }
-    telemetry.observe(() => [...homeservers.values()].map((homeserver) => gaugesOf(homeserver, operations)));
+    const ingress = ingressOf(settings, homeservers, opened, { client, store, telemetry, clock, logger });
+    const ingressStatus = (name: string): IngressStatus | undefined => (ingress?.serverName === name ? ingress.status() : undefined);
+    telemetry.observe(() => [...homeservers.values()].map((homeserver) => gaugesOf(homeserver, operations, ingressStatus(homeserver.serverName))));
 
-    const ports: Homeservers = { defaultServerName: settings.serverName, router: (name) => homeservers.get(name), admin: (name) => admins.get(name) };
+    const ports: Homeservers = { defaultServerName: settings.serverName, router: (name) => homeservers.get(name), admin: (name) => admins.get(name), ingress: ingressStatus };
     const methods = { router: new RouterMethods(ports), admin: new AdminMethods(ports, settings.rateLimitedDefault) };
     const authenticator = new Authenticator(settings.credentials);
     const meter: RpcMeter = { observe: (method, code, durationMs) => telemetry.rpc(method, codeName(code), durationMs) };
     const common = { ...methods, authenticator, clock, logger, meter };
     const grpc = opened.use(await GrpcServer.start({ ...common, listen: settings.grpcListen }));
-    const probes = probesOf(telemetry, () => readinessOf(homeservers, files));
-    const http = opened.use(await HttpServer.start({ ...common, listen: settings.httpListen, probes }));
+    const probes = probesOf(telemetry, () => readinessOf(homeservers, files, ingress));
+    const http = opened.use(await HttpServer.start({ ...common, listen: settings.httpListen, probes, ingress }));
     listeners.push(endpointOf(grpc.address), endpointOf(http.address));
     return new Service({ grpc, http }, opened.move(), clock);
   }
@@ -214,8 +226,31 @@ export class Service implements AsyncDisposable {
   }
 }
 
-function serverNames({ serverName, credentials }: ServiceSettings): Set<string> {
-  const names = new Set([serverName, ...credentials.flatMap((credential) => credential.serverName ?? [])]);
+interface IngressParts extends Pick<ServiceParts, 'store' | 'clock' | 'logger'> {
+  readonly client: HttpClient;
+  readonly telemetry: Telemetry;
+}
+
+function ingressOf(settings: ServiceSettings, homeservers: ReadonlyMap<string, Homeserver>, opened: AsyncDisposableStack, { client, store, telemetry, clock, logger }: IngressParts): Ingress | undefined {
+  const { ingress: tokens, homeserverUrl, homeserverTimeoutMs, roomWaitMs } = settings;
+  const homeserver = homeservers.get(ingressServerName(settings));
+  if (tokens === null || homeserver === undefined) return undefined;
+  const { serverName } = homeserver;
+  const meter = telemetry.ingress(serverName);
+  const url = homeserverUrl === null ? null : parseOutboundUrl(homeserverUrl);
+  const source = url === null ? null : new HomeserverClient({ client, serverName, url, asToken: tokens.asToken, timeoutMs: homeserverTimeoutMs });
+  const rooms = source === null ? undefined : opened.use(new RoomLookups({ homeserver, source, meter, clock, logger, waitMs: roomWaitMs }));
+  rooms?.start();
+  return new Ingress({ hsToken: tokens.hsToken, homeserver, rooms, store, meter, clock, logger });
+}
+
+function ingressServerName({ serverName, ingress }: ServiceSettings): string {
+  return ingress?.serverName ?? serverName;
+}
+
+function serverNames(settings: ServiceSettings): Set<string> {
+  const { serverName, credentials } = settings;
+  const names = new Set([serverName, ingressServerName(settings), ...credentials.flatMap((credential) => credential.serverName ?? [])]);
   if (names.size > HOMESERVERS_MAX) throw new Error(`the credentials name ${names.size} homeservers; at most ${HOMESERVERS_MAX} can be served`);
   return names;
 }
@@ -230,9 +265,10 @@ function adminOf(
   return new AppserviceAdmin({ serverName, delivery, quarantine, audit, explained: homeserver, pause: () => clock.pause(), ...parts });
 }
 
-function gaugesOf(homeserver: Homeserver, operations: Escalations): ReturnType<Parameters<Telemetry['observe']>[0]>[number] {
+function gaugesOf(homeserver: Homeserver, operations: Escalations, ingress: IngressStatus | undefined): ReturnType<Parameters<Telemetry['observe']>[0]>[number] {
   return {
     serverName: homeserver.serverName,
+    unknownRooms: ingress?.unknownRoomCount,
     async appservices() {
       const { serverName } = homeserver;
       const statuses = await homeserver.delivery.statuses('', REGISTRATIONS_MAX);
@@ -261,7 +297,7 @@ function meterOf(telemetry: Telemetry, operations: Escalations): DeliveryMeter {
 }
 
 /** A registration file that cannot be applied is told and does not make the router unready: what was in force stays so. */
-function readinessOf(homeservers: ReadonlyMap<string, Homeserver>, files: readonly RegistrationFiles[]): { ready: boolean; detail: Record<string, unknown> } {
+function readinessOf(homeservers: ReadonlyMap<string, Homeserver>, files: readonly RegistrationFiles[], ingress: Ingress | undefined): { ready: boolean; detail: Record<string, unknown> } {
   const behind = [...homeservers.values()].filter(({ isFollowing }) => !isFollowing).map(({ serverName }) => serverName);
   const problems = files.flatMap((one) => one.problems());
   return {
@@ -269,6 +305,7 @@ function readinessOf(homeservers: ReadonlyMap<string, Homeserver>, files: readon
     detail: {
       ...(behind.length === 0 ? {} : { store: 'the log cannot be reached', server_names: behind }),
       ...(problems.length === 0 ? {} : { registration_files: problems }),
+      ...(ingress === undefined ? {} : { ingress: ingress.detail }),
     },
   };
 }

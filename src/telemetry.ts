@@ -14,6 +14,7 @@ import type { LeftOut, LeftOutReason } from './appservice/transaction.ts';
 import type { Clock } from './clock.ts';
 import type { DeliveryMeter, PushOutcome } from './delivery/ports.ts';
 import type { DomainEventMeter } from './event-feed.ts';
+import type { IngressMeter } from './ingress/ports.ts';
 import type { StoreCallOutcome, StoreMeter } from './store/timed.ts';
 
 /** One appservice at the time of a scrape. */
@@ -38,6 +39,8 @@ export interface HomeserverGauges {
   appservices(): Promise<readonly AppserviceGauge[]>;
   /** Bytes of submissions that wait to be appended. */
   queueBytes(): number;
+  /** Rooms that the ingress waits to know; undefined without one. */
+  readonly unknownRooms?: number | undefined;
   /** Pairs of an event and an appservice that wait until the appservice has been asked about a user. */
   heldEntries(): number;
 }
@@ -172,6 +175,15 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, OperationSink
     };
   }
 
+  ingress(serverName: string): IngressMeter {
+    const { ingressDuration, ingressShelved, roomLookups } = this.#metrics;
+    return {
+      request: (endpoint, httpStatus, durationMs) => ingressDuration.observe({ endpoint, http_status: String(httpStatus) }, durationMs / 1_000),
+      shelved: (kind, count) => ingressShelved.inc({ server_name: serverName, kind }, count),
+      roomLookup: (outcome) => roomLookups.inc({ server_name: serverName, outcome }),
+    };
+  }
+
   /** Answers of appservices about the unknown users of submissions. */
   unknownUsers(serverName: string): { asked(answer: string): void } {
     return { asked: (answer) => this.#metrics.unknownUsers.inc({ server_name: serverName, answer }) };
@@ -204,9 +216,10 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, OperationSink
     const homeservers = this.#homeservers();
     const answers = await Promise.allSettled(homeservers.map((homeserver) => homeserver.appservices()));
     const metrics = this.#metrics;
-    for (const gauge of [metrics.state, metrics.paused, metrics.pendingEntries, metrics.pendingBytes, metrics.oldestAge, metrics.quarantined, metrics.errorRate, metrics.escalated, metrics.queueBytes, metrics.heldEntries]) gauge.reset();
+    for (const gauge of [metrics.state, metrics.paused, metrics.pendingEntries, metrics.pendingBytes, metrics.oldestAge, metrics.quarantined, metrics.errorRate, metrics.escalated, metrics.queueBytes, metrics.heldEntries, metrics.unknownRooms]) gauge.reset();
     homeservers.forEach((homeserver, at) => {
       metrics.queueBytes.set({ server_name: homeserver.serverName }, homeserver.queueBytes());
+      if (homeserver.unknownRooms !== undefined) metrics.unknownRooms.set({ server_name: homeserver.serverName }, homeserver.unknownRooms);
       metrics.heldEntries.set({ server_name: homeserver.serverName }, homeserver.heldEntries());
       const answer = answers[at];
       if (answer?.status !== 'fulfilled') return;
@@ -316,6 +329,10 @@ function createMetrics(registry: Registry) {
     unknownUsers: counter('unknown_user_queries_total', 'Queries for the unknown users of submissions, by what came of them.', ['server_name', 'answer']),
     groupEntries: histogram('ingest_group_entries', 'Entries that one append made durable.', ['server_name'], GROUP_ENTRIES),
     queueBytes: gauge('ingest_queue_bytes', 'Bytes of submissions that wait to be appended.', ['server_name']),
+    ingressDuration: histogram('ingress_request_duration_seconds', 'How long requests of an unmodified homeserver took, by what they asked for and the status of the answer.', ['endpoint', 'http_status'], CALL_SECONDS),
+    ingressShelved: counter('ingress_shelved_items_total', 'Items in transactions of an unmodified homeserver that can be given to nobody, by kind.', ['server_name', 'kind']),
+    roomLookups: counter('ingress_room_lookups_total', 'Look-ups of rooms at an unmodified homeserver, by how they ended.', ['server_name', 'outcome']),
+    unknownRooms: gauge('ingress_unknown_rooms', 'Rooms of which something is not known that matters, so that their events may miss an appservice.', ['server_name']),
     rpcDuration: histogram('rpc_duration_seconds', 'How long calls took, by method and gRPC code.', ['method', 'code'], CALL_SECONDS),
     storeDuration: histogram('store_call_duration_seconds', 'How long calls of the store took, by method and outcome.', ['method', 'outcome'], CALL_SECONDS),
     utilization: gauge('event_loop_utilization_ratio', 'Share of the time since the last scrape that the event loop was busy.', []),

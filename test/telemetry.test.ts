@@ -172,5 +172,5 @@ test('docs/metrics.md lists every metric with its help, and no other', async () 
 });
 
 test('names follow the Prometheus conventions', () => {
-  for (const { name } of telemetry().describe()) assert.match(name, /^appservice_router_[a-z_]+(?:_total|_seconds|_bytes|_ratio|_entries|_info|_state|_paused)$/);
+  for (const { name } of telemetry().describe()) assert.match(name, /^appservice_router_[a-z_]+(?:_total|_seconds|_bytes|_ratio|_entries|_rooms|_info|_state|_paused)$/);
 });

@@ -23,6 +23,7 @@ import { addOperationCommands } from './operation-commands.ts';
 import { ping } from './ping.ts';
 import { list, register, remove } from './registrations.ts';
 import { move, status } from './status.ts';
+import { synapseSetup } from './synapse-setup.ts';
 import type { Move } from './status.ts';
 import { coloured, EXIT } from './terminal.ts';
 import type { ExitCode, Terminal } from './terminal.ts';
@@ -43,6 +44,9 @@ export interface CommandLine {
   /** Looks at a MongoDB deployment; never rejects. */
   readonly inspectMongo: (uri: string) => Promise<MongoFact>;
 }
+
+/** Columns that descriptions are wrapped to, however long the names before them are. */
+const HELP_WIDTH_MIN = 30;
 
 interface GlobalOptions extends ConnectionOptions {
   readonly json?: true;
@@ -93,6 +97,7 @@ export function programOf(line: CommandLine, ended: (code: ExitCode) => void): C
     .addOption(new Option('--server-name <name>', 'the homeserver meant, where the router serves several'))
     .addOption(new Option('--config <file>', 'YAML file of settings, as for serve'))
     .addOption(new Option('--json', 'JSON for programs instead of text for people'))
+    .configureHelp({ minWidthToWrap: HELP_WIDTH_MIN })
     .exitOverride()
     .configureOutput({ writeOut: terminal.out, writeErr: terminal.err })
     .showHelpAfterError('(--help tells more)');
@@ -123,6 +128,18 @@ export function programOf(line: CommandLine, ended: (code: ExitCode) => void): C
     .description('look for what is wrong with the settings, the files, the store, the router and its appservices, and say what to do')
     .action(asked(async (context, options) => report(context, diagnose(await gather(line, context, options)))));
   program
+    .command('synapse-setup')
+    .description('write what puts the router between Synapse and its appservices: registrations, lines for homeserver.yaml, tokens')
+    .argument('<dir>', 'directory for the files')
+    .argument('[file...]', 'registration YAML of the appservices, with their real urls')
+    .option('--router-url <url>', 'where Synapse reaches the HTTP port of the router; that of its settings')
+    .action((dir: string, files: string[], { routerUrl }: { routerUrl?: string }) =>
+      asked((context, options) => {
+        const { config } = settingsOf(line, options);
+        return synapseSetup(context, { dir, files, config, serverName: options.serverName ?? config.serverName, routerUrl, random: line.random, readFile: line.readFile });
+      })(),
+    );
+  program
     .command('config')
     .description('the settings in force, and where each was said')
     .option('--schema', 'the JSON Schema of the settings file')
@@ -130,6 +147,12 @@ export function programOf(line: CommandLine, ended: (code: ExitCode) => void): C
       await asked((context, options) => (own.schema === true ? showSchema(context) : showConfig(context, line.loadConfig(configArguments(options)))))();
     });
   return program;
+}
+
+function settingsOf(line: CommandLine, options: GlobalOptions): Extract<ConfigLoading, { kind: 'ok' }> {
+  const loading = line.loadConfig(configArguments(options));
+  if (loading.kind === 'ok') return loading;
+  throw new UsageError(loading.kind === 'invalid' ? `The configuration cannot be used: ${loading.problems.join(' ')}` : loading.text);
 }
 
 async function gather(line: CommandLine, context: CommandContext, options: GlobalOptions): Promise<Facts> {

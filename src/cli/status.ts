@@ -1,11 +1,13 @@
 /** status, pause, resume, retry: what each appservice's delivery stands at, the stuck ones first. */
 import { AppserviceAdmin } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
+import type { Ingress } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
 import type { Appservice } from '../../gen/matrix/appservice/v1/appservice_pb.ts';
 import { Appservice_HeldBy as HeldBy, AppserviceSchema, DeliveryState } from '../../gen/matrix/appservice/v1/appservice_pb.ts';
 import { jsonFrom } from '../rpc/admin-client.ts';
 import { allPages, deadlineMs, printJson, printJsonLine } from './context.ts';
 import type { RouterContext } from './context.ts';
 import { bytes, duration, isoTime, NONE, timeMsFrom } from './format.ts';
+import { ingressLine } from './ingress-line.ts';
 import { table } from './table.ts';
 import { coloured, EXIT, plainLine } from './terminal.ts';
 import type { Colour, ExitCode, Terminal } from './terminal.ts';
@@ -17,30 +19,44 @@ const HEADINGS = ['id', 'state', 'backlog', 'size', 'oldest', 'attempt', 'next i
 const SCREEN = { enter: '\u001b[?1049h\u001b[H', home: '\u001b[H', clearLine: '\u001b[K', clearBelow: '\u001b[J', leave: '\u001b[?1049l' } as const;
 
 export async function appservicesOf(context: RouterContext): Promise<Appservice[]> {
+  return [...(await readAll(context)).appservices];
+}
+
+interface Found {
+  readonly appservices: readonly Appservice[];
+  /** Undefined: the homeserver does not send its traffic by the ingress, or was not asked about. */
+  readonly ingress: Ingress | undefined;
+}
+
+async function readAll(context: RouterContext): Promise<Found> {
   const { router, serverName } = context;
-  return allPages(async (pageToken) => {
-    const { appservices, nextPageToken } = await router.call(listAppservices, { serverName, pageSize: PAGE_SIZE, pageToken }, deadlineMs(context));
-    return { items: appservices, nextPageToken };
+  let ingress: Ingress | undefined;
+  const appservices = await allPages(async (pageToken) => {
+    const page = await router.call(listAppservices, { serverName, pageSize: PAGE_SIZE, pageToken }, deadlineMs(context));
+    ingress = page.ingress;
+    return { items: page.appservices, nextPageToken: page.nextPageToken };
   });
+  return { appservices, ingress };
 }
 
 /** Of one appservice, or of all; with `isLive` again every two seconds until Ctrl-C. */
 export async function status(context: RouterContext, appserviceId: string | undefined, isLive: boolean): Promise<ExitCode> {
   const { terminal, json, clock, signal } = context;
   if (!isLive) {
-    const appservices = await read(context, appserviceId);
+    const found = await read(context, appserviceId);
+    const { appservices } = found;
     if (json) printJson(context, appserviceId === undefined ? appservices.map(toJson) : toJson(appservices[0]));
-    else terminal.out(appserviceId === undefined ? overview(appservices, clock.nowMs(), terminal) : detail(appservices[0], clock.nowMs()));
+    else terminal.out(appserviceId === undefined ? overview(found, clock.nowMs(), terminal) : detail(appservices[0], clock.nowMs()));
     return EXIT.ok;
   }
   const isScreen = terminal.isInteractive && !json;
   if (isScreen) terminal.out(SCREEN.enter);
   try {
     while (!signal.aborted) {
-      const appservices = await read(context, appserviceId);
-      if (json) printJsonLine(context, appservices.map(toJson));
-      else if (isScreen) terminal.out(screen(overview(appservices, clock.nowMs(), terminal)));
-      else terminal.out(`${isoTime(clock.nowMs())}\n${overview(appservices, clock.nowMs(), terminal)}\n`);
+      const found = await read(context, appserviceId);
+      if (json) printJsonLine(context, found.appservices.map(toJson));
+      else if (isScreen) terminal.out(screen(overview(found, clock.nowMs(), terminal)));
+      else terminal.out(`${isoTime(clock.nowMs())}\n${overview(found, clock.nowMs(), terminal)}\n`);
       await clock.sleep(REFRESH_MS, signal);
     }
   } finally {
@@ -74,10 +90,10 @@ export function showOne(context: RouterContext, appservice: Appservice | undefin
   else context.terminal.out(detail(appservice, context.clock.nowMs()));
 }
 
-async function read(context: RouterContext, appserviceId: string | undefined): Promise<Appservice[]> {
-  if (appserviceId === undefined) return appservicesOf(context);
+async function read(context: RouterContext, appserviceId: string | undefined): Promise<Found> {
+  if (appserviceId === undefined) return readAll(context);
   const { appservice } = await context.router.call(getAppservice, { serverName: context.serverName, appserviceId }, deadlineMs(context));
-  return appservice === undefined ? [] : [appservice];
+  return { appservices: appservice === undefined ? [] : [appservice], ingress: undefined };
 }
 
 function toJson(appservice: Appservice | undefined): unknown {
@@ -115,15 +131,16 @@ function urgency({ state, paused, backlogEntries }: Appservice): number {
   return paused && backlogEntries > 0n ? 2 : backlogEntries > 0n ? 3 : 4;
 }
 
-function overview(appservices: readonly Appservice[], nowMs: number, terminal: Terminal): string {
-  if (appservices.length === 0) return 'No appservice is registered. "appservice-router register FILE" registers one.\n';
+function overview({ appservices, ingress }: Found, nowMs: number, terminal: Terminal): string {
+  const below = ingress === undefined ? '' : `\n${ingressLine(ingress, nowMs, terminal)}`;
+  if (appservices.length === 0) return `No appservice is registered. "appservice-router register FILE" registers one.\n${below}`;
   const oldest = (appservice: Appservice): number => timeMsFrom(appservice.oldestEntryTime) ?? Infinity;
   const sorted = [...appservices].sort((a, b) => urgency(a) - urgency(b) || oldest(a) - oldest(b) || (a.appserviceId < b.appserviceId ? -1 : 1));
   const rows = sorted.map((appservice) => rowOf(appservice, nowMs));
   const grid = table(HEADINGS, rows, (cell, column) => (column === 1 ? coloured(terminal, colourOf(cell), cell) : cell));
   const stuck = sorted.filter(({ state, lastError }) => state === DeliveryState.RETRYING && lastError !== undefined);
   const reasons = stuck.map(({ appserviceId, lastError }) => `${plainLine(appserviceId)}: ${plainLine(lastError?.message ?? '')}\n`);
-  return `${grid}${reasons.length === 0 ? '' : `\n${reasons.join('')}`}`;
+  return `${grid}${reasons.length === 0 ? '' : `\n${reasons.join('')}`}${below}`;
 }
 
 function colourOf(state: string): Colour {

@@ -15,6 +15,7 @@ import { DeviceKeysFold } from './device-keys.ts';
 import { OpenHolds } from './holds.ts';
 import { RedeliveredFold } from './redelivery.ts';
 import { RoomCache } from './room-cache.ts';
+import { SeenIds } from './seen-ids.ts';
 import { StreamPositions } from './stream-positions.ts';
 
 /** A registration change as the fold keeps it: at rest and opened. */
@@ -38,6 +39,7 @@ export class Fold {
   readonly streams = new StreamPositions();
   readonly rooms: RoomCache;
   readonly deviceKeys = new DeviceKeysFold();
+  readonly seen = new SeenIds();
   readonly redelivered = new RedeliveredFold();
   readonly holds = new OpenHolds();
   /** Log position of the last entry folded. */
@@ -60,13 +62,14 @@ export class Fold {
 
   /** The fold as of the store's checkpoint; the segments after it are still to be folded. */
   static async load(options: FoldOptions): Promise<Fold> {
-    const { checkpoint, registrations } = await options.store.loadFold(options.serverName);
+    const { checkpoint, registrations, seenPages } = await options.store.loadFold(options.serverName);
     const fold = new Fold(options, await NamespaceIndex.compile(options.serverName, [], options.pause));
     fold.tail = checkpoint.position;
     fold.registrationsVersion = checkpoint.registrationsVersion;
     fold.streams.settle(checkpoint.streamPositions);
     fold.deviceKeys.apply(checkpoint.deviceKeys ?? []);
     fold.streams.restore(checkpoint.seenEvents ?? []);
+    fold.seen.restore(seenPages ?? []);
     fold.redelivered.load(checkpoint.redelivered ?? []);
     fold.holds.restore(checkpoint.holds ?? []);
     for (const stored of registrations) {
@@ -157,6 +160,7 @@ export class Fold {
     this.rooms.settle(segment.roomDeltas, position, applied);
     this.streams.settle(segment.streamPositions);
     if (segment.deviceKeys !== undefined) this.deviceKeys.apply(segment.deviceKeys);
+    if (segment.seenIds !== undefined) this.seen.settle(segment.seenIds);
     if (segment.redelivery !== undefined) this.redelivered.apply(segment.redelivery);
     if (segment.holds !== undefined) this.holds.apply(segment);
     this.tail = position;

@@ -19,7 +19,9 @@ import { GroupHolds } from './group-holds.ts';
 import type { KnownAnswers } from './group-holds.ts';
 import type { Hold } from './holds.ts';
 import type { ItemSink } from './item-sink.ts';
+import { NewIds } from './new-ids.ts';
 import { routeOthers } from './other-items.ts';
+import type { SeenId } from './seen-ids.ts';
 import type { ParsedSubmission, SubmittedEvent, SubmittedRoom } from './submission.ts';
 
 /** What became of one submission of the group. */
@@ -65,6 +67,7 @@ export class RoutedGroup implements ItemSink {
   readonly #otherKinds = new Map<number, RoutedKind>();
   readonly #deviceKeys: GroupDeviceKeys;
   readonly #ephemeral: GroupEphemeral;
+  readonly #ids: NewIds;
   /** Null: nothing waits and nobody is to be asked. */
   readonly #holds: GroupHolds | null;
   /** See Segment.streamRuns. */
@@ -79,6 +82,7 @@ export class RoutedGroup implements ItemSink {
     this.#holds = mayWait ? new GroupHolds(fold, answers, (hold, jsons) => this.#putReleased(hold, jsons)) : null;
     this.#deviceKeys = new GroupDeviceKeys(fold, this);
     this.#ephemeral = new GroupEphemeral(fold, this);
+    this.#ids = new NewIds(fold.seen);
     for (const hold of releases) this.#holds?.release(hold);
     for (const submission of submissions) this.verdicts.push(this.#route(submission));
     this.#ephemeral.flush();
@@ -86,7 +90,12 @@ export class RoutedGroup implements ItemSink {
 
   /** True if nothing of it needs the log. */
   get isEmpty(): boolean {
-    return this.#json.length === 0 && this.roomDeltas.length === 0 && this.#deviceKeys.told.length === 0;
+    return this.#json.length === 0 && this.roomDeltas.length === 0 && this.#deviceKeys.told.length === 0 && !this.#ids.needLog;
+  }
+
+  /** Ids that count as seen with this group. */
+  get newIds(): readonly SeenId[] {
+    return this.#ids.all;
   }
 
   get entryCount(): number {
@@ -126,6 +135,7 @@ export class RoutedGroup implements ItemSink {
       ...(routes.length === 0 ? {} : { streamsBefore: this.#fold.streams.allPassed() }),
       ...(this.#runs.size === 0 ? {} : { streamRuns: Object.fromEntries(this.#runs) }),
       ...(this.#deviceKeys.told.length === 0 ? {} : { deviceKeys: this.#deviceKeys.told }),
+      ...this.#ids.facts(),
       ...(this.#holds === null || this.#holds.changes.length === 0 ? {} : { holds: this.#holds.changes }),
       registrationChanges: [],
       registrationsVersion: this.#fold.registrationsVersion,
@@ -150,7 +160,8 @@ export class RoutedGroup implements ItemSink {
   }
 
   #route(submission: ParsedSubmission): SubmissionVerdict {
-    const { stream, events, others, place, unknownUserIds } = submission;
+    const { stream, events, place, ids, unknownUserIds } = submission;
+    const others = ids === undefined || this.#ids.takeOthers(ids) ? submission.others : undefined;
     const passed = this.#passedOf(stream);
     this.#stream = stream;
     const refusal = this.#refusalBefore(place) ?? this.#rewound(submission, passed);
@@ -163,8 +174,10 @@ export class RoutedGroup implements ItemSink {
     for (const keys of others?.deviceKeys ?? NO_KEYS) this.#deviceKeys.tell(keys);
     let accepted = 0;
     let routed = 0;
+    let at = -1;
     for (const submitted of events) {
-      if (isDuplicate(submitted, passed)) continue;
+      at++;
+      if (isDuplicate(submitted, passed) || (ids !== undefined && !this.#ids.takeEvent(ids, at, submitted.event))) continue;
       accepted++;
       routed += this.#routeEvent(submitted, unknownUserIds);
       if (submitted.streamPosition !== 0) {
@@ -181,7 +194,7 @@ export class RoutedGroup implements ItemSink {
     return {
       refusal: null,
       accepted,
-      duplicates: events.length + (others?.count ?? 0) - accepted,
+      duplicates: events.length + (submission.others?.count ?? 0) - accepted,
       routed,
       wantedRoomIds: this.#wantedRoomIds(submission),
       streamPosition: this.#passedOf(stream),
@@ -230,9 +243,10 @@ export class RoutedGroup implements ItemSink {
     }
   }
 
-  #applySnapshots({ roomId, localMembers, localAliases }: SubmittedRoom): void {
+  #applySnapshots({ roomId, localMembers, localAliases, partialBefore }: SubmittedRoom): void {
     const room = this.#fold.rooms.get(roomId);
-    if (localMembers !== undefined) this.#apply(room, { kind: 'members', roomId, userIds: localMembers });
+    const members = localMembers === undefined || partialBefore === undefined ? localMembers : membersLookedUp(room, localMembers, partialBefore);
+    if (members !== undefined) this.#apply(room, { kind: 'members', roomId, userIds: members });
     if (localAliases !== undefined) this.#apply(room, { kind: 'aliases', roomId, roomAliases: localAliases });
   }
 
@@ -315,6 +329,18 @@ export class RoutedGroup implements ItemSink {
     for (const roomId of submission.others?.roomIds ?? []) if (rooms.get(roomId).wantsContext(index)) wanted.add(roomId);
     return [...wanted];
   }
+}
+
+/** Undefined: they are known already, and followed since. */
+function membersLookedUp(room: RoomState, localMembers: readonly string[], partialBefore: Readonly<Record<string, boolean>>): readonly string[] | undefined {
+  if (room.knowsMembers) return undefined;
+  const members = new Set(localMembers);
+  for (const [userId, joined] of room.partialMembers) {
+    if (partialBefore[userId] === joined) continue;
+    if (joined) members.add(userId);
+    else members.delete(userId);
+  }
+  return [...members];
 }
 
 /** Taken over before, as the stream's position says. */

@@ -246,6 +246,7 @@ export class Ledger implements AsyncDisposable {
     const { streams } = this.#fold;
     for (const [stream, position] of group.passed) streams.pass(stream, position);
     for (const { stream, position, eventId } of group.seen) streams.remember(stream, position, eventId);
+    if (group.isEmpty) this.#fold.seen.runAhead(group.newIds);
     const logPosition = this.#fold.tail;
     meter.group(group.entryCount, items.length);
     if (group.unaskedCount > 0) this.#tellUnasked(group.unaskedCount);
@@ -313,7 +314,7 @@ export class Ledger implements AsyncDisposable {
 
   async #appendPositions(): Promise<void> {
     await this.#readOn();
-    while (Object.keys(this.#fold.streams.ahead()).length > 0) {
+    while (this.#fold.seen.isAhead || Object.keys(this.#fold.streams.ahead()).length > 0) {
       if ((await this.#append(this.#markSegment([]), () => undefined, [])) === 'appended') return;
     }
   }

@@ -1,7 +1,8 @@
 import type { RegistrationChange, Segment } from '../store/segment.ts';
 import type { Fold } from './fold.ts';
+import { textFromSeenIds } from './seen-ids.ts';
 
-/** The segment after the fold's tail that carries nothing to deliver: changes of registrations, and the positions that have run ahead. */
+/** The segment after the fold's tail that carries nothing to deliver: changes of registrations, and the positions and ids that have run ahead. */
 export function markSegment(fold: Fold, registrationChanges: readonly RegistrationChange[], nonce: string, timeMs: number): Segment {
   return {
     serverName: fold.serverName,
@@ -10,6 +11,7 @@ export function markSegment(fold: Fold, registrationChanges: readonly Registrati
     routes: [],
     roomDeltas: [],
     streamPositions: fold.streams.ahead(),
+    ...(fold.seen.isAhead ? { seenIds: textFromSeenIds(fold.seen.ahead) } : {}),
     registrationChanges,
     registrationsVersion: fold.registrationsVersion,
     nonce,

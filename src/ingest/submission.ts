@@ -5,6 +5,7 @@ import type { CallPlace } from '../appservice/call-order.ts';
 import type { DeviceKeys, DeviceListChange } from '../appservice/device-extensions.ts';
 import type { EphemeralEvent } from '../appservice/ephemeral.ts';
 import type { RoutingEvent } from '../appservice/event.ts';
+import type { SeenId } from './seen-ids.ts';
 
 /** A room event and the homeserver's stream position of it; 0 = none. */
 export interface SubmittedEvent {
@@ -18,6 +19,11 @@ export interface SubmittedRoom {
   /** Undefined: absent, changes nothing. */
   readonly localAliases: readonly string[] | undefined;
   readonly localMembers: readonly string[] | undefined;
+  /**
+   * Present: the members were looked up, and before that the room had these users seen to join or leave. They count only
+   * if the members are still unknown, and less than what was seen since.
+   */
+  readonly partialBefore?: Readonly<Record<string, boolean>>;
 }
 
 /** A to-device message as its appservices get it. */
@@ -54,6 +60,16 @@ export interface OtherItems {
   readonly count: number;
 }
 
+/**
+ * What tells items apart that have no stream positions: the ids by which they count as taken over before. One id for each
+ * event, and one for all other items together.
+ */
+export interface SubmissionIds {
+  readonly events: readonly SeenId[];
+  /** Any of these is enough; the first is remembered. Undefined: the others are taken in any case. */
+  readonly others: readonly [SeenId, ...SeenId[]] | undefined;
+}
+
 /** Positions do not decrease within `events`. */
 export interface ParsedSubmission {
   /** Name of the homeserver's writer. */
@@ -62,6 +78,8 @@ export interface ParsedSubmission {
   readonly rooms: readonly SubmittedRoom[];
   /** Undefined: nothing but events. */
   readonly others?: OtherItems | undefined;
+  /** Undefined: stream positions alone tell what is a duplicate. */
+  readonly ids?: SubmissionIds | undefined;
   /** Local users without an account, whom appservices are asked about before they get an event that concerns one. Undefined: none. */
   readonly unknownUserIds?: ReadonlySet<string> | undefined;
   /** JSON bytes of the events and other items together. */

@@ -93,6 +93,7 @@ export class Upkeep implements AsyncDisposable {
     const changes = await ledger.betweenGroups(() => ({
       rooms: fold.rooms.beginSave(),
       registrations: fold.takeChangedRegistrations(),
+      seenPages: fold.seen.beginSave(fold.tail),
       checkpoint: { position: fold.tail, streamPositions: fold.streams.durable(), registrationsVersion: fold.registrationsVersion, ...savedParts(fold) },
     }));
     this.#checkpointTimeMs = clock.monotonicMs();
@@ -100,10 +101,12 @@ export class Upkeep implements AsyncDisposable {
       await store.saveFold(fold.serverName, changes);
     } catch (error) {
       fold.rooms.saved(false);
+      fold.seen.saved(false);
       fold.unsaved(changes.registrations);
       throw error;
     }
     fold.rooms.saved(true);
+    fold.seen.saved(true);
     this.#checkpointPosition = changes.checkpoint.position;
   }
 

@@ -11,11 +11,11 @@
  * No message of this file quotes a key.
  */
 import { hkdfSync } from 'node:crypto';
-import type { FileHandle } from 'node:fs/promises';
 import { link, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Random } from '../clock.ts';
 import { makeFolder } from '../folder.ts';
+import { readSecretFile } from '../secret-file.ts';
 
 /** One key's parts, each derived for its own use, so that none tells anything of another. */
 export interface EncryptionKey {
@@ -46,8 +46,6 @@ export interface EncryptionKeyFile {
 const KEY_BYTES = 32;
 const FILE_BYTES_MAX = 64 * 1024;
 const KEYS_MAX = 100;
-const READABLE_BY_OTHERS = 0o044;
-const WRITABLE_BY_OTHERS = 0o022;
 const HEADER = [
   '# The key that seals the tokens in the store of this router. Keep a copy in a safe place:',
   '# without it the stored registrations cannot be read, with it and the store all tokens can.',
@@ -55,7 +53,7 @@ const HEADER = [
 
 /** Never rejects for what an operator can mend. */
 export async function loadEncryptionKeys(file: EncryptionKeyFile): Promise<EncryptionKeysLoading> {
-  const found = await readKeyFile(file.path);
+  const found = await readSecretFile(file.path, 'encryption key file', FILE_BYTES_MAX);
   if (found.kind === 'missing') {
     if (!file.mayCreate) return { kind: 'invalid', message: `There is no encryption key file ${file.path}. Write 32 random bytes in base64 into it (openssl rand -base64 32), the same on every router.` };
     const problem = await createKeyFile(file);
@@ -63,9 +61,8 @@ export async function loadEncryptionKeys(file: EncryptionKeyFile): Promise<Encry
     const loading = await loadEncryptionKeys({ ...file, mayCreate: false });
     return loading.kind === 'loaded' ? { ...loading, created: true } : loading;
   }
-  if (found.kind === 'unreadable') return { kind: 'invalid', message: `The encryption key file ${file.path} cannot be read (${found.code}). Let this process read it.` };
-  if ((found.mode & WRITABLE_BY_OTHERS) !== 0) return { kind: 'invalid', message: `Others than its owner may write the encryption key file ${file.path}. Run: chmod 600 ${file.path}` };
-  const warnings = (found.mode & READABLE_BY_OTHERS) === 0 ? [] : [`Others than its owner may read the encryption key file ${file.path}. Run: chmod 600 ${file.path}`];
+  if (found.kind === 'unusable') return { kind: 'invalid', message: found.message };
+  const { warnings } = found;
   const keys = encryptionKeysFrom(found.text);
   return typeof keys === 'string' ? { kind: 'invalid', message: `The encryption key file ${file.path} cannot be used: ${keys}` } : { kind: 'loaded', keys, created: false, warnings };
 }
@@ -99,23 +96,6 @@ export function encryptionKeyFrom(secret: Uint8Array): EncryptionKey {
 function decodeKey(text: string): EncryptionKey | null {
   if (/^[0-9a-fA-F]{64}$/.test(text)) return encryptionKeyFrom(Buffer.from(text, 'hex'));
   return /^[A-Za-z0-9+/_-]{43}=?$/.test(text) ? encryptionKeyFrom(Buffer.from(text, 'base64')) : null;
-}
-
-type Found = { readonly kind: 'missing' } | { readonly kind: 'unreadable'; readonly code: string } | { readonly kind: 'file'; readonly text: string; readonly mode: number };
-
-async function readKeyFile(path: string): Promise<Found> {
-  let file: FileHandle | null = null;
-  try {
-    file = await open(path, 'r');
-    const { mode, size } = await file.stat();
-    if (size > FILE_BYTES_MAX) return { kind: 'unreadable', code: 'too large' };
-    return { kind: 'file', text: await file.readFile('utf8'), mode };
-  } catch (error) {
-    const code = codeOf(error);
-    return code === 'ENOENT' ? { kind: 'missing' } : { kind: 'unreadable', code };
-  } finally {
-    await file?.close();
-  }
 }
 
 /** Of several processes that create the file at once, one wins and all read its key. Null, or what went wrong. */

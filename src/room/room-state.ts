@@ -147,7 +147,20 @@ export class RoomState {
 
   /** True if an unknown part could make an appservice interested. */
   wantsContext(index: NamespaceIndex): boolean {
-    return (this.#aliases === null && index.hasNamespaces('aliases')) || (this.#members === null && index.wantsUsers);
+    return this.wantsAliases(index) || this.wantsMembers(index);
+  }
+
+  wantsAliases(index: NamespaceIndex): boolean {
+    return this.#aliases === null && index.hasNamespaces('aliases');
+  }
+
+  wantsMembers(index: NamespaceIndex): boolean {
+    return this.#members === null && index.wantsUsers;
+  }
+
+  /** While the members are unknown: users seen to join (true) or leave (false). */
+  get partialMembers(): ReadonlyMap<string, boolean> {
+    return this.#partial;
   }
 
   #setJoined(userId: string, joined: boolean): RoomDelta[] {

@@ -21,6 +21,7 @@ import { DeleteRegistrationRequest_Backlog as Backlog } from '../../gen/matrix/a
 import type { Caller } from './authentication.ts';
 import { appserviceIdFrom, appserviceTo, domainEventTo, invalid } from './conversion.ts';
 import { explanationTo, explanationWantedFrom } from './explanation-conversion.ts';
+import { ingressTo } from './ingress-conversion.ts';
 import { OperatorMethods } from './operator-methods.ts';
 import { pageSize, pageToken } from './page.ts';
 import type { AdminPort, AppserviceStatus, Homeservers, PutRegistrationRequest } from './ports.ts';
@@ -81,7 +82,8 @@ export class AdminMethods {
 
   async listAppservices(request: MessageShape<typeof ListAppservicesRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof ListAppservicesResponseSchema>> {
     const page = await this.#admin(request, caller).listAppservices(pageSize(request.pageSize), pageToken(request.pageToken));
-    return { appservices: page.items.map(appserviceTo), nextPageToken: page.nextPageToken };
+    const ingress = this.#homeservers.ingress(this.#wantedOf(request, caller));
+    return { appservices: page.items.map(appserviceTo), nextPageToken: page.nextPageToken, ...(ingress === undefined ? {} : { ingress: ingressTo(ingress) }) };
   }
 
   setPaused(request: AppserviceRequest, caller: Caller, paused: boolean): Promise<AppserviceAnswer> {
@@ -116,8 +118,12 @@ export class AdminMethods {
   }
 
   #admin({ serverName }: { readonly serverName?: string | undefined }, caller: Caller): AdminPort {
-    const wanted = serverName ?? caller.serverName ?? this.#homeservers.defaultServerName;
+    const wanted = this.#wantedOf({ serverName }, caller);
     return found(this.#homeservers.admin(allowed(wanted, caller)), wanted);
+  }
+
+  #wantedOf({ serverName }: { readonly serverName?: string | undefined }, caller: Caller): string {
+    return serverName ?? caller.serverName ?? this.#homeservers.defaultServerName;
   }
 
   #source({ source }: MessageShape<typeof PutRegistrationRequestSchema>): PutRegistrationRequest['source'] {

@@ -21,8 +21,9 @@ import type { AdminMethods } from './admin-methods.ts';
 import type { Authenticator, Caller } from './authentication.ts';
 import { REQUEST_BYTES_MAX } from './conversion.ts';
 import { statusOf } from './errors.ts';
+import { answerPage, answerText } from './http-pages.ts';
 import { blameCaller, correctMalformed } from './malformed-message.ts';
-import type { HttpProbes, RpcMeter } from './ports.ts';
+import type { HttpProbes, IngressPort, RpcMeter } from './ports.ts';
 import type { RouterMethods } from './router-methods.ts';
 import { untilDrained } from './router-methods.ts';
 import { Code, detailsOf } from './status.ts';
@@ -34,6 +35,8 @@ export interface HttpServerOptions {
   readonly admin: AdminMethods;
   readonly authenticator: Authenticator;
   readonly probes: HttpProbes;
+  /** Absent: no homeserver is served. */
+  readonly ingress?: IngressPort | undefined;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly meter: RpcMeter;
@@ -69,8 +72,6 @@ const STREAM_EVENTS_PATH = `/${AppserviceRouter.typeName}/${AppserviceRouter.met
 const HTTP2_PREFACE = Buffer.from('PRI * HTTP/2.0');
 
 type Handler = ReturnType<typeof connectNodeAdapter>;
-type Request = Parameters<Handler>[0];
-type Response = Parameters<Handler>[1];
 
 export class HttpServer implements AsyncDisposable {
   /** `host:port` it listens on. */
@@ -233,10 +234,14 @@ async function lingering(request: IncomingMessage, clock: Clock): Promise<void> 
   const over = new AbortController();
   request.once('close', () => over.abort());
   await clock.sleep(LINGER_MS, over.signal);
-  if (!request.complete) request.socket.destroy();
+  // Of one that was destroyed the connection has gone, and with it the property.
+  if (!request.complete && !request.destroyed) request.socket.destroy();
 }
 
 function handlerOf(options: HttpServerOptions, draining: AbortSignal): Handler {
+  const { probes, ingress, authenticator, listen: address } = options;
+  const mayReadMetrics = (authorization: string | undefined): boolean => isLoopback(address) || authenticator.hasRole(authorization, ['monitor', 'admin']);
+  const pages = { probes, ingress, mayReadMetrics };
   return connectNodeAdapter({
     routes: (router) => addRoutes(router, options, draining),
     interceptors: [observing(options)],
@@ -248,10 +253,10 @@ function handlerOf(options: HttpServerOptions, draining: AbortSignal): Handler {
     writeMaxBytes: 16 * 1024 * 1024,
     acceptCompression: [compressionGzip],
     fallback: (request, response) => {
-      probe(options, request, response).catch((error: unknown) => {
+      answerPage(pages, request, response).catch((error: unknown) => {
         options.logger.error({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) }, 'a probe could not be answered');
         if (response.headersSent) response.destroy();
-        else answer(response, 500, 'text/plain', 'The router failed to answer. Its log has the rest.\n');
+        else answerText(response, 500, 'text/plain', 'The router failed to answer. Its log has the rest.\n');
       });
     },
   });
@@ -367,30 +372,4 @@ function addRoutes(router: ConnectRouter, options: HttpServerOptions, draining: 
     explainRouting: async (request, context) => a.explainRouting(request, callerOf(context)),
     watchEvents: (request, context) => told(context, () => untilDrained(a.watchEvents(request, callerOf(context), AbortSignal.any([context.signal, draining])), draining)),
   });
-}
-
-async function probe(options: HttpServerOptions, request: Request, response: Response): Promise<void> {
-  const { probes, authenticator, listen: address } = options;
-  const path = (request.url ?? '').split('?')[0];
-  const isRead = request.method === 'GET' || request.method === 'HEAD';
-  if (path === '/healthz' && isRead) return answer(response, 200, 'application/json', '{"status":"ok"}\n');
-  if (path === '/readyz' && isRead) {
-    const { ready, detail } = probes.ready();
-    return answer(response, ready ? 200 : 503, 'application/json', `${JSON.stringify({ ready, ...detail })}\n`);
-  }
-  if (path === '/metrics' && isRead) {
-    if (!isLoopback(address) && !authenticator.hasRole(request.headers.authorization, ['monitor', 'admin'])) {
-      return answer(response, 401, 'text/plain', 'Send "authorization: Bearer TOKEN" with a credential of the role monitor.\n');
-    }
-    const { contentType, text } = await probes.metrics();
-    return answer(response, 200, contentType, text);
-  }
-  answer(response, 404, 'text/plain', 'There is nothing here. See /healthz, /readyz, /metrics and the service matrix.appservice.v1.AppserviceRouter.\n');
-}
-
-function answer(response: Response, status: number, contentType: string, text: string): void {
-  response.statusCode = status;
-  response.setHeader('content-type', contentType);
-  response.setHeader('x-content-type-options', 'nosniff');
-  response.end(text);
 }

@@ -259,11 +259,49 @@ export interface Homeservers {
   /** Undefined for a server name that this router does not serve. */
   router(serverName: string): HomeserverPort | undefined;
   admin(serverName: string): AdminPort | undefined;
+  /** Undefined for a homeserver that does not send its traffic by the ingress. */
+  ingress(serverName: string): IngressStatus | undefined;
 }
 
 /** What the doors tell the metrics. `code` is the gRPC status code. Never throws. */
 export interface RpcMeter {
   observe(method: string, code: number, durationMs: number): void;
+}
+
+/** A request on the HTTP port that is neither a call nor a probe. */
+export interface IngressRequest {
+  readonly method: string;
+  /** Path and query. */
+  readonly target: string;
+  readonly authorization: string | undefined;
+  /** Rejects if the request ends early. */
+  readonly body: AsyncIterable<Uint8Array>;
+}
+
+export interface IngressAnswer {
+  readonly status: number;
+  /** JSON text. */
+  readonly body: string;
+}
+
+/** How an unmodified homeserver's own traffic stands. Times are wall clock milliseconds. */
+export interface IngressStatus {
+  /** Null: none since the start. */
+  readonly lastTransactionTimeMs: number | null;
+  /** Since the start. */
+  readonly shelvedItemCount: number;
+  /** Rooms of which something is not known that matters. */
+  readonly unknownRoomCount: number;
+  /** Some of them. */
+  readonly unknownRoomIds: readonly string[];
+  /** Why rooms cannot be looked up, in a sentence; null if they can. */
+  readonly problem: string | null;
+}
+
+/** The Application Service API, as a homeserver calls it. */
+export interface IngressPort {
+  /** Null: it is no path of this API. Never rejects. */
+  answer(request: IngressRequest): Promise<IngressAnswer> | null;
 }
 
 /** What `/healthz`, `/readyz` and `/metrics` answer. */

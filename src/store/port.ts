@@ -177,17 +177,33 @@ export interface PositionedRegistration {
   readonly backlog: 'discard' | 'park' | null;
 }
 
+/** A run of the ids that were seen, in the order of the log; see ingest/seen-ids.ts. */
+export interface SeenPage {
+  /** Where it is kept; a later page takes the place of an earlier one in the same slot. */
+  readonly slot: number;
+  /** Its number in the order of all pages that ever were. */
+  readonly page: number;
+  /** Log position at which it is valid. */
+  readonly position: number;
+  /** At most 64 KiB. */
+  readonly ids: Uint8Array;
+}
+
 /** The part of the fold that a start loads whole. */
 export interface Fold {
   readonly checkpoint: Checkpoint;
   /** One per appservice id, removed ones included. */
   readonly registrations: readonly PositionedRegistration[];
+  /** In any order. Absent: there are none. */
+  readonly seenPages?: readonly SeenPage[];
 }
 
 /** What {@link FoldStore.saveFold} writes: the changed parts only. */
 export interface FoldChanges {
   readonly rooms: readonly StoredRoom[];
   readonly registrations: readonly PositionedRegistration[];
+  /** At most 1,000. */
+  readonly seenPages?: readonly SeenPage[];
   readonly checkpoint: Checkpoint;
 }
 
@@ -198,8 +214,9 @@ export interface FoldStore {
   /** The stored ones among `roomIds` (at most 10,000), in any order. */
   loadRooms(serverName: string, roomIds: readonly string[]): Promise<StoredRoom[]>;
   /**
-   * Writes each room and each registration unless the stored one is valid at the same or a later position; then, and
-   * only after all of them are durable, the checkpoint, unless the stored one is at the same or a later position.
+   * Writes each room, registration and seen page unless the stored one is valid at the same or a later position; then, and
+   * only after all of them are durable, the checkpoint, unless the stored one is at the same or a later position. A seen
+   * page is durable before the next of the list is written.
    * Not atomic as a whole; safe to repeat.
    */
   saveFold(serverName: string, changes: FoldChanges): Promise<void>;

@@ -77,6 +77,8 @@ export interface Segment {
   readonly streamRuns?: Readonly<Record<string, readonly number[]>>;
   /** The latest numbers of keys of devices that an appservice is told of. Absent: none changed. */
   readonly deviceKeys?: readonly DeviceKeys[];
+  /** Ids that count as seen from here on, in order, 8 bytes each, in base64; see ingest/seen-ids.ts. Absent: none. */
+  readonly seenIds?: string;
   /** Its entries are those of this transaction, out of the quarantine. Absent: they came from the homeserver. */
   readonly redelivery?: Redelivery;
   /** Absent: nothing begins to wait and nothing ends. */

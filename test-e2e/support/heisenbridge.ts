@@ -50,6 +50,15 @@ export class Heisenbridge implements AsyncDisposable {
     await this.#program.until('listens', START_TIMEOUT_MS, async () => fetch(address).then(() => true as const, () => null));
   }
 
+  /** It keeps its connections and does nothing, until {@link thaw}. */
+  freeze(): void {
+    this.#program?.signal('SIGSTOP');
+  }
+
+  thaw(): void {
+    this.#program?.signal('SIGCONT');
+  }
+
   async kill(): Promise<void> {
     await this.#program?.kill();
   }

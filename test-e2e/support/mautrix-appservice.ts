@@ -3,12 +3,13 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { stringify } from 'yaml';
 import { unusedPort } from '../../test/support/receiver.ts';
-import { Program } from './program.ts';
+import { Program, until } from './program.ts';
 import type { PythonHome } from './software.ts';
 import { SERVER_NAME } from './synapse.ts';
 
 const PROGRAM = join(import.meta.dirname, 'mautrix_appservice.py');
 const START_TIMEOUT_MS = 60_000;
+const ARRIVAL_TIMEOUT_MS = 90_000;
 
 export interface MautrixRecord {
   readonly kind: 'ready' | 'event' | 'user_query' | 'alias_query';
@@ -75,6 +76,13 @@ export class MautrixAppservice implements AsyncDisposable {
     if (!existsSync(this.#recordFile)) return [];
     const lines = readFileSync(this.#recordFile, 'utf8').split('\n').slice(0, -1);
     return lines.map((line) => JSON.parse(line) as MautrixRecord);
+  }
+
+  /** Waits until it has had as many messages; the ids of all of them in order, with those that came twice. */
+  async messages(count: number): Promise<string[]> {
+    const ids = (): string[] => this.records().filter(({ kind, type }) => kind === 'event' && type === 'm.room.message').map(({ id }) => id);
+    await until(`${count} messages have arrived`, ARRIVAL_TIMEOUT_MS, () => (new Set(ids()).size >= count ? true : null));
+    return ids();
   }
 
   output(): string {

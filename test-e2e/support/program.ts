@@ -85,6 +85,10 @@ export class Program implements AsyncDisposable {
     }
   }
 
+  signal(name: NodeJS.Signals): void {
+    this.#child.kill(name);
+  }
+
   async kill(): Promise<void> {
     if (this.hasEnded) return;
     this.#child.kill('SIGKILL');

@@ -21,7 +21,6 @@ export interface SynapseOptions {
   readonly registrations: readonly string[];
   /** Further lines of homeserver.yaml. */
   readonly settings?: Json;
-  readonly port?: number;
 }
 
 export class Synapse implements AsyncDisposable {
@@ -29,25 +28,33 @@ export class Synapse implements AsyncDisposable {
   readonly #python: PythonHome;
   readonly #folder: string;
   readonly #secret: string;
+  readonly #port: number;
   #program: Program | null = null;
 
   private constructor(python: PythonHome, folder: string, port: number, secret: string) {
     this.#python = python;
     this.#folder = folder;
     this.#secret = secret;
+    this.#port = port;
     this.url = `http://127.0.0.1:${port}`;
   }
 
   /** Writes the configuration into `folder`, which is made; nothing runs before {@link start}. */
   static async configure(python: PythonHome, folder: string, options: SynapseOptions): Promise<Synapse> {
-    const { registrations, settings = {}, port = await unusedPort() } = options;
+    const port = await unusedPort();
     mkdirSync(folder, { recursive: true });
     const secret = randomBytes(16).toString('hex');
-    const inFolder = (name: string): string => join(folder, name);
-    writeFileSync(inFolder('signing.key'), `ed25519 a_test ${randomBytes(32).toString('base64').replaceAll('=', '')}\n`);
-    writeFileSync(inFolder('log.yaml'), stringify(LOGGING));
-    writeFileSync(inFolder('homeserver.yaml'), stringify({ ...isolated(port, secret, inFolder), app_service_config_files: registrations, ...settings }));
-    return new Synapse(python, folder, port, secret);
+    writeFileSync(join(folder, 'signing.key'), `ed25519 a_test ${randomBytes(32).toString('base64').replaceAll('=', '')}\n`);
+    writeFileSync(join(folder, 'log.yaml'), stringify(LOGGING));
+    const synapse = new Synapse(python, folder, port, secret);
+    synapse.reconfigure(options);
+    return synapse;
+  }
+
+  /** Writes homeserver.yaml anew, for the next start. */
+  reconfigure({ registrations, settings = {} }: SynapseOptions): void {
+    const inFolder = (name: string): string => join(this.#folder, name);
+    writeFileSync(inFolder('homeserver.yaml'), stringify({ ...isolated(this.#port, this.#secret, inFolder), app_service_config_files: registrations, ...settings }));
   }
 
   /** Resolves when it answers clients. */

@@ -14,18 +14,24 @@ export interface World {
   use<T extends AsyncDisposable>(resource: T): T;
 }
 
-/** Ends everything and removes the folder, whatever comes of `work`. A failure tells the end of each program's log. */
+/** Ends everything and removes the folder, whatever comes of `work`, a signal included. A failure tells the end of each program's log. */
 export async function inWorld(work: (world: World) => Promise<void>): Promise<void> {
   const python = await pythonHome();
   const folder = await mkdtemp(join(tmpdir(), 'world-'));
   const resources = new AsyncDisposableStack();
+  const tidyUp = async (): Promise<void> => {
+    await resources.disposeAsync();
+    await rm(folder, { recursive: true, force: true });
+  };
+  const endAfterTidyingUp = (signal: NodeJS.Signals): void => void tidyUp().finally(() => process.kill(process.pid, signal));
+  process.once('SIGINT', endAfterTidyingUp).once('SIGTERM', endAfterTidyingUp);
   try {
     await work({ folder, python, use: (resource) => resources.use(resource) });
   } catch (error) {
     throw new Error(`${error instanceof Error ? error.message : String(error)}\n\n${await logsIn(folder)}`, { cause: error });
   } finally {
-    await resources[Symbol.asyncDispose]();
-    await rm(folder, { recursive: true, force: true });
+    process.off('SIGINT', endAfterTidyingUp).off('SIGTERM', endAfterTidyingUp);
+    await tidyUp();
   }
 }
 

@@ -153,6 +153,7 @@ export class Doors implements AsyncDisposable {
       defaultServerName: SERVER_NAME,
       router: (name: string) => (name === SERVER_NAME ? house.router : undefined),
       admin: (name: string) => (name === SERVER_NAME ? house.admin : undefined),
+      ingress: () => undefined,
     };
     const meter = {
       observe(method: string, code: number): void {

@@ -31,6 +31,7 @@ const segments: fc.Arbitrary<Segment> = fc.record({
   streamsBefore: fc.dictionary(fc.string({ unit: 'binary' }), fc.maxSafeNat(), { noNullPrototype: true }),
   streamRuns: fc.dictionary(fc.string({ unit: 'binary' }), fc.array(fc.maxSafeNat()), { noNullPrototype: true }),
   deviceKeys: fc.array(keys),
+  seenIds: fc.base64String(),
   registrationChanges: fc.array(change),
   registrationsVersion: fc.maxSafeNat(),
   nonce: fc.string({ unit: 'binary' }),

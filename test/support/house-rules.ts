@@ -10,9 +10,11 @@ const DOMAIN = ['src/appservice/'];
 const PORT = ['src/store/'];
 const ADAPTERS = ['src/store/mongo/', 'src/store/sqlite/'];
 const YAML = ['src/nearest-name.ts', 'src/yaml-tree.ts'];
+const SECRET_FILE = 'src/secret-file.ts';
 /** Interfaces are declared by their consumer, so what implements them looks at these files, from whatever room. */
 const DELIVERY_PORTS = 'src/delivery/ports.ts';
 const RPC_PORTS = 'src/rpc/ports.ts';
+const INGRESS_PORTS = 'src/ingress/ports.ts';
 
 /**
  * Who may import what: of several rooms that hold a file, the one named longest counts. A room may import itself and
@@ -27,27 +29,29 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'src/store/sqlite/': [...DOMAIN, ...PORT, ...GROUND],
   'src/ingest/': [...DOMAIN, ...PORT, ...GROUND, 'src/room/', DELIVERY_PORTS],
   'src/delivery/': [...DOMAIN, ...PORT, ...GROUND, 'src/query/'],
-  'src/query/': [...DOMAIN, ...PORT, ...GROUND],
-  'src/registration/': [...DOMAIN, ...PORT, ...GROUND, ...YAML],
+  'src/query/': [...DOMAIN, ...PORT, ...GROUND, INGRESS_PORTS],
+  'src/registration/': [...DOMAIN, ...PORT, ...GROUND, ...YAML, SECRET_FILE],
   'src/admin/': [...DOMAIN, ...PORT, ...GROUND, 'src/room/', 'src/ingest/', 'src/delivery/', 'src/registration/', 'src/event-feed.ts', RPC_PORTS],
   'src/rpc/': [...DOMAIN, ...PORT, ...GROUND, 'gen/'],
-  'src/ingress/': [...DOMAIN, ...PORT, ...GROUND, RPC_PORTS],
+  'src/ingress/': [...DOMAIN, ...PORT, ...GROUND, RPC_PORTS, SECRET_FILE],
   'src/console/': [...DOMAIN, ...GROUND, RPC_PORTS],
-  'src/cli/': [...DOMAIN, ...GROUND, 'gen/', 'src/rpc/admin-client.ts', 'src/config.ts', 'src/config-schema.ts', 'src/config-page.ts', 'src/credentials.ts', 'src/registration/', 'src/query/address-policy.ts', 'src/query/outbound-url.ts'],
+  'src/cli/': [...DOMAIN, ...GROUND, ...YAML, 'gen/', 'src/ingress/token-file.ts', 'src/rpc/admin-client.ts', 'src/config.ts', 'src/config-schema.ts', 'src/config-page.ts', 'src/credentials.ts', 'src/registration/', 'src/query/address-policy.ts', 'src/query/outbound-url.ts'],
   'src/clock.ts': [],
   'src/logger.ts': ['src/clock.ts'],
   'src/folder.ts': [],
+  'src/secret-file.ts': [],
   'src/nearest-name.ts': [],
   'src/yaml-tree.ts': [],
   'src/escalations.ts': [...DOMAIN, ...GROUND],
   'src/event-feed.ts': [...DOMAIN, ...GROUND],
-  'src/telemetry.ts': [...DOMAIN, ...PORT, ...GROUND, 'src/event-feed.ts', DELIVERY_PORTS],
-  'src/config-schema.ts': [...GROUND, ...YAML, 'src/query/address-policy.ts'],
+  'src/telemetry.ts': [...DOMAIN, ...PORT, ...GROUND, 'src/event-feed.ts', DELIVERY_PORTS, INGRESS_PORTS],
+  'src/config-schema.ts': [...GROUND, ...YAML, 'src/query/address-policy.ts', 'src/query/outbound-url.ts'],
   'src/config-page.ts': ['src/config-schema.ts'],
   'src/config.ts': [...YAML, 'src/config-schema.ts', 'src/config-page.ts'],
   'src/credentials.ts': [...GROUND, ...YAML],
   'src/ending-signal.ts': GROUND,
-  'src/homeserver.ts': [...DOMAIN, ...PORT, ...GROUND, 'src/ingest/', 'src/delivery/', RPC_PORTS, 'src/submission-parser.ts'],
+  'src/homeserver.ts': [...DOMAIN, ...PORT, ...GROUND, 'src/ingest/', 'src/delivery/', RPC_PORTS, INGRESS_PORTS, 'src/submission-parser.ts', 'src/transaction-submission.ts'],
+  'src/transaction-submission.ts': [...DOMAIN, 'src/ingest/', INGRESS_PORTS],
   'src/submission-parser.ts': [...DOMAIN, 'src/ingest/', RPC_PORTS],
 };
 /** The two that put the rooms together. */

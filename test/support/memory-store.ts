@@ -13,6 +13,7 @@ import type {
   RoutedEntry,
   RouteLimits,
   RouteMeasure,
+  SeenPage,
   SegmentLog,
   StoredRoom,
   TrimOutcome,
@@ -33,6 +34,7 @@ export class MemoryLog implements SegmentLog, FoldStore {
   isDown = false;
   readonly #rooms = new Map<string, StoredRoom>();
   readonly #registrations = new Map<string, PositionedRegistration>();
+  readonly #seenPages = new Map<number, SeenPage>();
   #checkpoint: Checkpoint = { position: 0, streamPositions: {}, registrationsVersion: 0 };
 
   get tail(): number {
@@ -117,7 +119,7 @@ export class MemoryLog implements SegmentLog, FoldStore {
 
   loadFold(): Promise<Fold> {
     this.#reach();
-    return Promise.resolve({ checkpoint: this.#checkpoint, registrations: [...this.#registrations.values()] });
+    return Promise.resolve({ checkpoint: this.#checkpoint, registrations: [...this.#registrations.values()], seenPages: [...this.#seenPages.values()] });
   }
 
   loadRooms(_serverName: string, roomIds: readonly string[]): Promise<StoredRoom[]> {
@@ -130,6 +132,7 @@ export class MemoryLog implements SegmentLog, FoldStore {
     this.#reach();
     for (const room of changes.rooms) if ((this.#rooms.get(room.roomId)?.position ?? -1) < room.position) this.#rooms.set(room.roomId, structuredClone(room));
     for (const change of changes.registrations) this.#registrations.set(change.appserviceId, change);
+    for (const page of changes.seenPages ?? []) if ((this.#seenPages.get(page.slot)?.position ?? -1) < page.position) this.#seenPages.set(page.slot, structuredClone(page));
     if (changes.checkpoint.position > this.#checkpoint.position) this.#checkpoint = structuredClone(changes.checkpoint);
     return Promise.resolve();
   }

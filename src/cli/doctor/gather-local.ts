@@ -2,20 +2,18 @@
 import { constants } from 'node:fs';
 import { access, readFile, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
-import { patternProblem } from '../../appservice/namespaces.ts';
 import type { Registration } from '../../appservice/registration.ts';
 import type { Random } from '../../clock.ts';
 import type { Config, ConfigLoading } from '../../config.ts';
 import { isLoopbackListen } from '../../config-schema.ts';
 import { loadCredentials } from '../../credentials.ts';
-import { createAddressPolicy } from '../../query/address-policy.ts';
-import { outboundUrlProblem } from '../../query/outbound-url.ts';
 import { loadEncryptionKeys } from '../../registration/encryption-key.ts';
 import { registrationDisk } from '../../registration/registration-disk.ts';
 import type { DiskFile } from '../../registration/registration-disk.ts';
 import type { RegistrationRules } from '../../registration/registration-rules.ts';
 import { registrationFromYaml } from '../../registration/registration-yaml.ts';
 import type { FieldProblem } from '../../registration/yaml-fields.ts';
+import { registrationRules } from '../registration-rules.ts';
 import type { LocalFacts, PathFact, RegistrationFileFact } from './facts.ts';
 
 type Settings = NonNullable<LocalFacts['settings']>;
@@ -48,13 +46,8 @@ async function settingsFrom(config: Config, random: Random): Promise<Settings> {
     keyProblem: keys.kind === 'invalid' ? keys.message : null,
     freeBytes: await freeBytes(config.store.kind === 'sqlite' ? config.store.path : config.dataDir),
     lostPaths: config.registrations.length === 0 ? [] : lost,
-    files: filesFrom(files, rulesFrom(config)),
+    files: filesFrom(files, registrationRules(config)),
   };
-}
-
-function rulesFrom({ serverName, rateLimitedDefault, outboundPolicy, outboundAllow }: Config): RegistrationRules {
-  const policy = createAddressPolicy({ mode: outboundPolicy, allow: outboundAllow, ownListeners: () => [], localAddresses: () => [] });
-  return { serverName, rateLimitedDefault, patternProblem, urlProblem: (url) => outboundUrlProblem(url, policy) };
 }
 
 /** Each file beside those before it, so that what two of them share is told once. */

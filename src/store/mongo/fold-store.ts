@@ -1,19 +1,20 @@
 /**
- * The materialised fold: rooms, registrations, checkpoints. Each document is written unless the stored one is as new:
+ * The materialised fold: rooms, registrations, seen pages, checkpoints. Each document is written unless the stored one is as new:
  * an upsert that only matches an older one, so that a newer one shows as a key that exists already.
  */
+import { Binary } from 'mongodb';
 import type { DeviceKeys } from '../../appservice/device-extensions.ts';
-import type { Checkpoint, Fold, FoldChanges, PositionedRegistration, SeenEvent, StoredHold, StoredRoom } from '../port.ts';
+import type { Checkpoint, Fold, FoldChanges, PositionedRegistration, SeenEvent, SeenPage, StoredHold, StoredRoom } from '../port.ts';
 import type { RedeliveredKey, StoredRegistration } from '../segment.ts';
 import type { CallOptions, MongoCalls } from './calls.ts';
 import { isOnlyDuplicateKeys } from './driver-error.ts';
 import type { StoredDocument } from './fields.ts';
-import { booleanField, documentField, integerField, listField, oneOfField, optionalField, textField } from './fields.ts';
+import { booleanField, bytesField, documentField, integerField, listField, oneOfField, optionalField, textField } from './fields.ts';
 import type { CheckpointDocument, Collections, DeviceKeysFields, HoldFields, RegistrationDocument, RoomDocument } from './schema.ts';
-import { appserviceKey, keysOfServer, roomKey } from './schema.ts';
+import { appserviceKey, keysOfServer, roomKey, seenPageKey } from './schema.ts';
 
 export interface MongoFoldStoreOptions {
-  readonly collections: Pick<Collections, 'rooms' | 'registrations' | 'checkpoints'>;
+  readonly collections: Pick<Collections, 'rooms' | 'registrations' | 'checkpoints' | 'seenPages'>;
   readonly calls: MongoCalls;
 }
 
@@ -32,7 +33,8 @@ export class MongoFoldStore {
     return calls.runNewest('loadFold', async (options) => {
       const checkpoint = await collections.checkpoints.findOne<StoredDocument>({ _id: { server_name: serverName } }, options);
       const registrations = await collections.registrations.find({ _id: keysOfServer(serverName) }, options).sort({ _id: 1 }).project<StoredDocument>({}).toArray();
-      return { checkpoint: checkpointFrom(checkpoint), registrations: registrations.map(registrationFrom) };
+      const seenPages = await collections.seenPages.find({ _id: keysOfServer(serverName) }, { ...options, promoteBuffers: true }).project<StoredDocument>({}).toArray();
+      return { checkpoint: checkpointFrom(checkpoint), registrations: registrations.map(registrationFrom), ...(seenPages.length === 0 ? {} : { seenPages: seenPages.map(seenPageFrom) }) };
     });
   }
 
@@ -51,7 +53,7 @@ export class MongoFoldStore {
   }
 
   async saveFold(serverName: string, changes: FoldChanges): Promise<void> {
-    const { rooms, registrations, checkpoints } = this.#options.collections;
+    const { rooms, registrations, seenPages, checkpoints } = this.#options.collections;
     for (const some of slices(changes.rooms)) {
       const writes = some.map((room) => {
         const { _id, ...replacement } = roomDocument(serverName, room);
@@ -65,6 +67,12 @@ export class MongoFoldStore {
         return { replaceOne: { filter: { _id, position: { $lt: registration.position } }, replacement, upsert: true } };
       });
       await this.#unlessNewer('saveFold: registrations', (options) => registrations.bulkWrite(writes, options));
+    }
+    // One after the other: what a crash leaves is complete up to some page.
+    for (const { slot, position, page, ids } of changes.seenPages ?? []) {
+      const replacement = { position, page, ids: new Binary(ids) };
+      const write = { replaceOne: { filter: { _id: seenPageKey(serverName, slot), position: { $lt: position } }, replacement, upsert: true } };
+      await this.#unlessNewer('saveFold: seen pages', (options) => seenPages.bulkWrite([write], options));
     }
     const { _id, ...replacement } = checkpointDocument(serverName, changes.checkpoint);
     const write = { replaceOne: { filter: { _id, position: { $lt: replacement.position } }, replacement, upsert: true } };
@@ -170,6 +178,11 @@ function checkpointFrom(document: StoredDocument | null): Checkpoint {
     ...(document['redelivered'] === undefined ? {} : { redelivered: listField(document, 'redelivered', documentField).map(redeliveredKeyFrom) }),
     ...(document['holds'] === undefined ? {} : { holds: listField(document, 'holds', holdField) }),
   };
+}
+
+function seenPageFrom(document: StoredDocument): SeenPage {
+  const slot = integerField(documentField(document, '_id'), 'slot');
+  return { slot, page: integerField(document, 'page'), position: integerField(document, 'position'), ids: bytesField(document, 'ids') };
 }
 
 function redeliveredKeyFrom(fields: StoredDocument): RedeliveredKey {

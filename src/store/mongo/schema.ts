@@ -13,6 +13,7 @@ export interface Key {
   readonly room_id?: string;
   readonly appservice_id?: string;
   readonly txn_order?: string;
+  readonly slot?: number;
   readonly audit_id?: string;
 }
 
@@ -26,6 +27,10 @@ export function roomKey(serverName: string, roomId: string): Key {
 
 export function appserviceKey(serverName: string, appserviceId: string): Key {
   return { server_name: serverName, appservice_id: appserviceId };
+}
+
+export function seenPageKey(serverName: string, slot: number): Key {
+  return { server_name: serverName, slot };
 }
 
 /** Txn ids are decimal integers of any length: the number of digits, then the digits, are ordered as the numbers are. */
@@ -103,6 +108,13 @@ export interface HoldFields {
   readonly room_id: string;
   readonly user_ids: readonly string[];
   readonly entries: readonly { readonly first_position: number; readonly index: number }[];
+}
+
+export interface SeenPageDocument {
+  readonly _id: Key;
+  readonly position: number;
+  readonly page: number;
+  readonly ids: Binary;
 }
 
 export interface DeviceKeysFields {
@@ -194,6 +206,7 @@ export interface Collections {
   readonly rooms: Collection<RoomDocument>;
   readonly registrations: Collection<RegistrationDocument>;
   readonly checkpoints: Collection<CheckpointDocument>;
+  readonly seenPages: Collection<SeenPageDocument>;
   readonly appserviceStates: Collection<StateDocument>;
   readonly quarantinedTransactions: Collection<QuarantinedDocument>;
   readonly auditEntries: Collection<AuditDocument>;
@@ -207,6 +220,7 @@ export function collectionsOf(database: Db): Collections {
     rooms: database.collection<RoomDocument>('rooms'),
     registrations: database.collection<RegistrationDocument>('registrations'),
     checkpoints: database.collection<CheckpointDocument>('checkpoints'),
+    seenPages: database.collection<SeenPageDocument>('seen_pages'),
     appserviceStates: database.collection<StateDocument>('appservice_states'),
     quarantinedTransactions: database.collection<QuarantinedDocument>('quarantined_transactions'),
     auditEntries: database.collection<AuditDocument>('audit_entries'),

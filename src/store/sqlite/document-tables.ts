@@ -1,10 +1,12 @@
 /** Fold and states on an open SQLite file, synchronous. Writes expect an open transaction. */
-import type { AppserviceState, Checkpoint, Fold, FoldChanges, PositionedRegistration, StateWriteOutcome, StoredRoom } from '../port.ts';
+import type { AppserviceState, Checkpoint, Fold, FoldChanges, PositionedRegistration, SeenPage, StateWriteOutcome, StoredRoom } from '../port.ts';
 import type { Statements } from './statements.ts';
-import { parsed } from './statements.ts';
+import { bytesOf, integerOf, parsed } from './statements.ts';
 
 const SAVE_ROOM = newerOnly('rooms', 'room_id', 'room');
 const SAVE_REGISTRATION = newerOnly('registrations', 'appservice_id', 'registration');
+const SAVE_SEEN_PAGE = `INSERT INTO seen_pages (server_id, slot, position, page, ids) VALUES (?, ?, ?, ?, ?)
+  ON CONFLICT (server_id, slot) DO UPDATE SET position = excluded.position, page = excluded.page, ids = excluded.ids WHERE excluded.position > position`;
 
 export class DocumentTables {
   readonly #sql: Statements;
@@ -20,7 +22,13 @@ export class DocumentTables {
     const stored = this.#sql.get('SELECT checkpoint FROM checkpoints WHERE server_id = ?', server);
     const checkpoint = stored === undefined ? { position: 0, streamPositions: {}, registrationsVersion: 0 } : (parsed(stored['checkpoint']) as Checkpoint);
     const registrations = this.#sql.all('SELECT registration FROM registrations WHERE server_id = ? ORDER BY appservice_id', server);
-    return { checkpoint, registrations: registrations.map((row) => parsed(row['registration']) as PositionedRegistration) };
+    const seenPages = this.#loadSeenPages(server);
+    return { checkpoint, registrations: registrations.map((row) => parsed(row['registration']) as PositionedRegistration), ...(seenPages.length === 0 ? {} : { seenPages }) };
+  }
+
+  #loadSeenPages(server: number): SeenPage[] {
+    const rows = this.#sql.all('SELECT slot, position, page, ids FROM seen_pages WHERE server_id = ?', server);
+    return rows.map(({ slot, position, page, ids }) => ({ slot: integerOf(slot), page: integerOf(page), position: integerOf(position), ids: bytesOf(ids) }));
   }
 
   loadRooms(serverName: string, roomIds: readonly string[]): StoredRoom[] {
@@ -31,10 +39,11 @@ export class DocumentTables {
     });
   }
 
-  saveFold(serverName: string, { rooms, registrations, checkpoint }: FoldChanges): void {
+  saveFold(serverName: string, { rooms, registrations, seenPages, checkpoint }: FoldChanges): void {
     const server = this.#sql.makeServer(serverName);
     for (const room of rooms) this.#sql.run(SAVE_ROOM, server, room.roomId, room.position, JSON.stringify(room));
     for (const change of registrations) this.#sql.run(SAVE_REGISTRATION, server, change.appserviceId, change.position, JSON.stringify(change));
+    for (const { slot, position, page, ids } of seenPages ?? []) this.#sql.run(SAVE_SEEN_PAGE, server, slot, position, page, ids);
     this.#sql.run(
       `INSERT INTO checkpoints (server_id, position, checkpoint) VALUES (?, ?, ?)
        ON CONFLICT (server_id) DO UPDATE SET position = excluded.position, checkpoint = excluded.checkpoint WHERE excluded.position > position`,

@@ -43,6 +43,10 @@ const STEPS: readonly string[] = [
   CREATE TABLE audit_entries (server_id INTEGER NOT NULL, audit_id TEXT NOT NULL, appservice_id TEXT NOT NULL, entry TEXT NOT NULL,
     PRIMARY KEY (server_id, audit_id)) WITHOUT ROWID;
   `,
+  `
+  CREATE TABLE seen_pages (server_id INTEGER NOT NULL, slot INTEGER NOT NULL, position INTEGER NOT NULL, page INTEGER NOT NULL, ids BLOB NOT NULL,
+    PRIMARY KEY (server_id, slot)) WITHOUT ROWID;
+  `,
 ];
 
 /** Brings the file to the version that `steps` lead to. Throws a StoreError for a newer file and for one of another program. */

@@ -155,7 +155,8 @@ class SqliteStore implements Store {
 
   saveFold(serverName: string, changes: FoldChanges): Promise<void> {
     const ids = changes.rooms.reduce((sum, { localMembers, partialMembers }) => sum + (localMembers?.length ?? 0) + Object.keys(partialMembers).length, 0);
-    return this.#call('saveFold', [serverName, changes], (changes.rooms.length + changes.registrations.length) * DOCUMENT_BYTES + ids * ID_BYTES);
+    const seenBytes = (changes.seenPages ?? []).reduce((sum, page) => sum + page.ids.byteLength, 0);
+    return this.#call('saveFold', [serverName, changes], (changes.rooms.length + changes.registrations.length) * DOCUMENT_BYTES + ids * ID_BYTES + seenBytes);
   }
 
   loadStates(serverName: string): Promise<AppserviceState[]> {

@@ -1,6 +1,6 @@
 /** FoldStore: rooms and registrations only become newer, and the checkpoint follows them. */
 import assert from 'node:assert/strict';
-import type { Fold, FoldChanges, PositionedRegistration, Store, StoredRoom } from '../../../src/store/port.ts';
+import type { Fold, FoldChanges, PositionedRegistration, SeenPage, Store, StoredRoom } from '../../../src/store/port.ts';
 import type { ConformanceCase } from './world.ts';
 import { ODD_TEXTS, byText, recordOf, registrationOf, roomOf } from './world.ts';
 
@@ -56,6 +56,20 @@ export const foldCases: readonly ConformanceCase[] = [
       assert.deepEqual((await second.loadFold(name)).checkpoint.seenEvents, seenEvents);
       await store.saveFold(name, changes(5));
       assert.equal((await second.loadFold(name)).checkpoint.deviceKeys, undefined);
+    },
+  },
+  {
+    title: 'I11 gives back seen pages exactly, writes one only over an older one of its slot, and leaves the others',
+    run: async ({ store, second, fresh }) => {
+      const name = fresh();
+      const page = (slot: number, number: number, position: number): SeenPage => ({ slot, page: number, position, ids: Uint8Array.from({ length: 64 * 1024 }, (_, at) => (at * (number + 1)) % 256) });
+      const found = async (): Promise<SeenPage[]> => [...((await second.loadFold(name)).seenPages ?? [])].map((one) => ({ ...one, ids: Uint8Array.from(one.ids) })).sort((a, b) => a.slot - b.slot);
+      await store.saveFold(name, changes(5, { seenPages: [page(0, 0, 5), page(255, 255, 5)] }));
+      assert.deepEqual(await found(), [page(0, 0, 5), page(255, 255, 5)]);
+      await store.saveFold(name, changes(7, { seenPages: [page(0, 256, 7), page(255, 1, 5), page(1, 1, 7)] }));
+      await store.saveFold(name, changes(8, { seenPages: [page(0, 0, 6)] }));
+      assert.deepEqual(await found(), [page(0, 256, 7), page(1, 1, 7), page(255, 255, 5)]);
+      assert.equal((await store.loadFold(fresh())).seenPages, undefined);
     },
   },
   {
