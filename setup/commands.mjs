@@ -12,6 +12,7 @@ const router = ['--disable-warning=ExperimentalWarning', sourceFile('src', 'main
 const commands = {
   start: (args) => [...router, ...(args.length === 0 ? ['serve'] : args)],
   demo: (args) => ['--disable-warning=ExperimentalWarning', sourceFile('examples', 'demo', 'main.ts'), ...args],
+  example: (args) => ['--disable-warning=ExperimentalWarning', sourceFile('examples', 'typescript', 'main.ts'), ...args],
   test: (args) => [sourceFile('test', 'support', 'run-tests.ts'), ...args],
   'test:e2e': (args) => ['--disable-warning=ExperimentalWarning', sourceFile('test-e2e', 'support', 'run-tests.ts'), ...args],
   bench: (args) => ['--disable-warning=ExperimentalWarning', sourceFile('bench', 'bench.ts'), ...args],

@@ -55,6 +55,7 @@ export const settingsSchema = z.strictObject({
   queryTimeoutMs: z.int().min(100).max(120_000).default(5_000).describe('Time for one question to an appservice about a user, an alias or a third-party network.'),
   queryAttemptsMax: z.int().min(1).max(10).default(3).describe('Most attempts of one such question about a user or an alias to an appservice that gives no answer.'),
   pingTimeoutMs: z.int().min(100).max(120_000).default(10_000).describe('Time for one ping of an appservice.'),
+  escalationWindowMs: z.int().min(10_000).max(86_400_000).default(300_000).describe('The time over which the error rate of an appservice is judged; above 5 % an escalation is raised.'),
   backoffFirstMs: z.int().min(10).max(3_600_000).default(2_000).describe('Wait after the first failed attempt; each further one doubles it.'),
   backoffMaxMs: z.int().min(10).max(86_400_000).default(512_000).describe('The longest wait between two attempts.'),
   transactionEventsMax: z.int().min(1).max(10_000).default(100).describe('Most events in one transaction.'),

@@ -79,7 +79,7 @@ export class EventFeed implements DomainEventSink {
 
 /** Going back and forth between resting and delivering is no news; every attempt has a line of its own anyway. */
 function levelOf(event: DomainEventRecord['event']): 'debug' | 'info' | 'warn' {
-  if (event.kind === 'delivery_failed') return 'warn';
+  if (event.kind === 'delivery_failed' || event.kind === 'escalation') return 'warn';
   if (event.kind !== 'state_changed') return 'info';
   if (event.state === 'failed') return 'warn';
   return event.state === 'retrying' || event.paused ? 'info' : 'debug';

@@ -131,6 +131,7 @@ async function start(config: Config, logger: OwnedLogger): Promise<Service> {
       queryTimeoutMs: config.queryTimeoutMs,
       queryAttemptsMax: config.queryAttemptsMax,
       pingTimeoutMs: config.pingTimeoutMs,
+      escalationWindowMs: config.escalationWindowMs,
       delivery: {
         eventsMax: config.transactionEventsMax,
         ephemeralMax: config.transactionEphemeralMax,

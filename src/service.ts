@@ -15,8 +15,10 @@ import type { Clock, Random } from './clock.ts';
 import { Delivery, DELIVERY_DEFAULTS } from './delivery/delivery.ts';
 import type { DeliverySettings } from './delivery/delivery.ts';
 import { Pacer, PACER_DEFAULTS } from './delivery/pacer.ts';
+import type { DeliveryMeter } from './delivery/ports.ts';
 import { HttpPush } from './delivery/push.ts';
 import { PRESENCE_DEFAULTS, ReplicaPresence } from './delivery/replica-presence.ts';
+import { Escalations } from './escalations.ts';
 import { EventFeed } from './event-feed.ts';
 import { Homeserver } from './homeserver.ts';
 import type { HomeserverLimits } from './homeserver.ts';
@@ -60,6 +62,7 @@ export interface ServiceSettings {
   readonly queryTimeoutMs: number;
   readonly queryAttemptsMax: number;
   readonly pingTimeoutMs: number;
+  readonly escalationWindowMs: number;
   readonly delivery: Pick<DeliverySettings, 'eventsMax' | 'ephemeralMax' | 'toDeviceMax' | 'ephemeralAgeMaxMs' | 'bytesMax' | 'backoff'>;
   readonly outbound: Pick<AddressPolicyOptions, 'mode' | 'allow'>;
   readonly logRetentionMs: number;
@@ -135,14 +138,15 @@ export class Service implements AsyncDisposable {
     const policy = createAddressPolicy({ ...settings.outbound, ownListeners: () => listeners, localAddresses });
     const client = opened.use(new HttpClient({ ...HTTP_CLIENT_LIMITS, clock, policy, network: systemNetwork() }));
     const push = new HttpPush({ client, clock, pushTimeoutMs: settings.pushTimeoutMs, retryAfterMsMax: RETRY_AFTER_MS_MAX });
-    const ping = opened.use(new Ping({ client, clock, logger, timeoutMs: settings.pingTimeoutMs, ...PING_LIMITS }));
     const pacer = new Pacer(clock, eventLoopLoad(), PACER_DEFAULTS);
     const feed = new EventFeed({ logger, meter: telemetry });
+    const operations = new Escalations({ events: feed, meter: telemetry, clock, windowMs: settings.escalationWindowMs });
+    const ping = opened.use(new Ping({ client, clock, logger, operations, timeoutMs: settings.pingTimeoutMs, ...PING_LIMITS }));
     const provisioning = opened.use(
-      new Provisioning({ client, clock, random, logger, events: feed, queryTimeoutMs: settings.queryTimeoutMs, attemptsMax: settings.queryAttemptsMax, ...PROVISIONING_LIMITS }),
+      new Provisioning({ client, clock, random, logger, events: feed, operations, queryTimeoutMs: settings.queryTimeoutMs, attemptsMax: settings.queryAttemptsMax, ...PROVISIONING_LIMITS }),
     );
-    const thirdParty = opened.use(new ThirdParty({ client, clock, logger, queryTimeoutMs: settings.queryTimeoutMs }));
-    const keys = opened.use(new Keys({ client, clock, random, logger, queryTimeoutMs: settings.queryTimeoutMs }));
+    const thirdParty = opened.use(new ThirdParty({ client, clock, logger, operations, queryTimeoutMs: settings.queryTimeoutMs }));
+    const keys = opened.use(new Keys({ client, clock, random, logger, operations, queryTimeoutMs: settings.queryTimeoutMs }));
 
     const files: RegistrationFiles[] = [];
     const homeservers = new Map<string, Homeserver>();
@@ -164,7 +168,7 @@ export class Service implements AsyncDisposable {
         logger,
         limits: { ...HOMESERVER_LIMITS, retentionMs: parts.isStoreExclusive ? settings.logRetentionMs : Math.max(settings.logRetentionMs, SHARED_RETENTION_MS) },
         delivery: (routes, registrations) =>
-          new Delivery({ serverName, store, routes, registrations, push, clock, random, logger, meter: telemetry, events: feed, presence, pacer, settings: deliverySettings }),
+          new Delivery({ serverName, store, routes, registrations, push, clock, random, logger, meter: meterOf(telemetry, operations), events: feed, presence, pacer, settings: deliverySettings }),
       });
       opened.use(homeserver);
       const registrar = new Registrar({ serverName, registrations: () => homeserver.registrations, ledger: homeserver.ledger, vault: parts.vault, registrationsMax: REGISTRATIONS_MAX });
@@ -175,7 +179,7 @@ export class Service implements AsyncDisposable {
         files.push(opened.use(await watchFiles(settings.registrationPaths, registrar, rules, clock, logger)));
       }
     }
-    telemetry.observe(() => [...homeservers.values()].map((homeserver) => gaugesOf(homeserver)));
+    telemetry.observe(() => [...homeservers.values()].map((homeserver) => gaugesOf(homeserver, operations)));
 
     const ports: Homeservers = { defaultServerName: settings.serverName, router: (name) => homeservers.get(name), admin: (name) => admins.get(name) };
     const router = new RouterMethods(ports);
@@ -208,11 +212,28 @@ function serverNames({ serverName, credentials }: ServiceSettings): Set<string> 
   return names;
 }
 
-function gaugesOf(homeserver: Homeserver): ReturnType<Parameters<Telemetry['observe']>[0]>[number] {
+function gaugesOf(homeserver: Homeserver, operations: Escalations): ReturnType<Parameters<Telemetry['observe']>[0]>[number] {
   return {
     serverName: homeserver.serverName,
-    appservices: () => homeserver.delivery.statuses('', REGISTRATIONS_MAX),
+    async appservices() {
+      const { serverName } = homeserver;
+      const statuses = await homeserver.delivery.statuses('', REGISTRATIONS_MAX);
+      operations.retain(serverName, new Set(statuses.map(({ appserviceId }) => appserviceId)));
+      return statuses.map((status) => ({ ...status, ...operations.errorRate(serverName, status.appserviceId) }));
+    },
     queueBytes: () => homeserver.ledger.queuedBytes,
+  };
+}
+
+/** What delivery tells goes to the metrics, and each attempt to the error rates. */
+function meterOf(telemetry: Telemetry, operations: Escalations): DeliveryMeter {
+  return {
+    attempt(serverName, appserviceId, outcome, durationMs, attempt) {
+      telemetry.attempt(serverName, appserviceId, outcome, durationMs, attempt);
+      if (outcome !== 'aborted') operations.operated({ serverName, appserviceId, kind: 'push', failed: outcome !== 'delivered' });
+    },
+    delivered: (serverName, appserviceId, entryCount) => telemetry.delivered(serverName, appserviceId, entryCount),
+    leftOut: (serverName, appserviceId, kind, reason, count) => telemetry.leftOut(serverName, appserviceId, kind, reason, count),
   };
 }
 

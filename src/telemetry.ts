@@ -9,6 +9,7 @@ import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom
 import type { DeliveryState } from './appservice/delivery-state.ts';
 import type { RoutedKind } from './appservice/body-keys.ts';
 import type { DomainEventRecord } from './appservice/domain-event.ts';
+import type { Operation, OperationSink } from './appservice/operation.ts';
 import type { LeftOut, LeftOutReason } from './appservice/transaction.ts';
 import type { Clock } from './clock.ts';
 import type { DeliveryMeter, PushOutcome } from './delivery/ports.ts';
@@ -25,6 +26,9 @@ export interface AppserviceGauge {
   /** Wall clock milliseconds; null when nothing waits. */
   readonly oldestEntryTimeMs: number | null;
   readonly quarantinedEntries: number;
+  /** From 0 to 1, and whether it is an escalation. */
+  readonly errorRate: number;
+  readonly isRaised: boolean;
 }
 
 /** What is asked of each homeserver at a scrape. */
@@ -70,12 +74,15 @@ interface AppserviceSeries {
   readonly labels: Readonly<Record<AppserviceLabel, string>>;
   readonly attempts: Map<PushOutcome['kind'], number>;
   readonly domainEvents: Map<string, number>;
+  readonly operations: Map<string, { readonly operation: string; readonly result: string; count: number }>;
   /** By kind and reason. */
   readonly leftOut: Map<string, LeftOut>;
   delivered: number;
+  failedTransactions: number;
+  recoveredTransactions: number;
 }
 
-export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
+export class Telemetry implements DeliveryMeter, DomainEventMeter, OperationSink, StoreMeter {
   readonly #clock: Clock;
   readonly #appservicesMax: number;
   readonly #registry = new Registry();
@@ -106,14 +113,26 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
     this.#homeservers = homeservers;
   }
 
-  attempt(serverName: string, appserviceId: string, outcome: PushOutcome['kind'], durationMs: number): void {
-    const { labels, attempts } = this.#seriesOf(serverName, appserviceId);
+  attempt(serverName: string, appserviceId: string, outcome: PushOutcome['kind'], durationMs: number, attempt: number): void {
+    const series = this.#seriesOf(serverName, appserviceId);
+    const { labels, attempts } = series;
+    if (attempt === 1 && (outcome === 'rejected' || outcome === 'unreachable')) series.failedTransactions += 1;
+    if (attempt > 1 && outcome === 'delivered') series.recoveredTransactions += 1;
     attempts.set(outcome, (attempts.get(outcome) ?? 0) + 1);
     this.#metrics.pushDuration.observe(labels, durationMs / 1_000);
   }
 
   delivered(serverName: string, appserviceId: string, entryCount: number): void {
     this.#seriesOf(serverName, appserviceId).delivered += entryCount;
+  }
+
+  operated({ serverName, appserviceId, kind, failed }: Operation): void {
+    const { operations } = this.#seriesOf(serverName, appserviceId);
+    const result = failed ? 'failed' : 'ok';
+    const key = `${kind} ${result}`;
+    const known = operations.get(key);
+    if (known === undefined) operations.set(key, { operation: kind, result, count: 1 });
+    else known.count += 1;
   }
 
   leftOut(serverName: string, appserviceId: string, kind: RoutedKind, reason: LeftOutReason, count: number): void {
@@ -175,7 +194,7 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
     const homeservers = this.#homeservers();
     const answers = await Promise.allSettled(homeservers.map((homeserver) => homeserver.appservices()));
     const metrics = this.#metrics;
-    for (const gauge of [metrics.state, metrics.paused, metrics.pendingEntries, metrics.pendingBytes, metrics.oldestAge, metrics.quarantined, metrics.queueBytes]) gauge.reset();
+    for (const gauge of [metrics.state, metrics.paused, metrics.pendingEntries, metrics.pendingBytes, metrics.oldestAge, metrics.quarantined, metrics.errorRate, metrics.escalated, metrics.queueBytes]) gauge.reset();
     homeservers.forEach((homeserver, at) => {
       metrics.queueBytes.set({ server_name: homeserver.serverName }, homeserver.queueBytes());
       const answer = answers[at];
@@ -193,22 +212,27 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
 
   #setGauges(serverName: string, gauge: AppserviceGauge): void {
     const labels = { server_name: serverName, appservice_id: gauge.appserviceId };
-    const { state, paused, pendingEntries, pendingBytes, oldestAge, quarantined } = this.#metrics;
+    const { state, paused, pendingEntries, pendingBytes, oldestAge, quarantined, errorRate, escalated } = this.#metrics;
     for (const one of STATES) state.set({ ...labels, state: one }, one === gauge.state ? 1 : 0);
     paused.set(labels, gauge.paused ? 1 : 0);
     pendingEntries.set(labels, gauge.backlogEntries);
     pendingBytes.set(labels, gauge.backlogBytes);
     oldestAge.set(labels, gauge.oldestEntryTimeMs === null ? 0 : Math.max(0, this.#clock.nowMs() - gauge.oldestEntryTimeMs) / 1_000);
     quarantined.set(labels, gauge.quarantinedEntries);
+    errorRate.set(labels, gauge.errorRate);
+    escalated.set(labels, gauge.isRaised ? 1 : 0);
   }
 
   #handOverCounts(): void {
-    const { attempts, deliveredEntries, leftOutEntries, domainEvents } = this.#metrics;
-    for (const counter of [attempts, deliveredEntries, leftOutEntries, domainEvents]) counter.reset();
+    const { attempts, deliveredEntries, leftOutEntries, domainEvents, operations, failedTransactions, recoveredTransactions } = this.#metrics;
+    for (const counter of [attempts, deliveredEntries, leftOutEntries, domainEvents, operations, failedTransactions, recoveredTransactions]) counter.reset();
     for (const byId of this.#series.values()) {
       for (const series of byId.values()) {
         for (const [outcome, count] of series.attempts) attempts.inc({ ...series.labels, outcome }, count);
         for (const [event, count] of series.domainEvents) domainEvents.inc({ ...series.labels, event }, count);
+        for (const { operation, result, count } of series.operations.values()) operations.inc({ ...series.labels, operation, result }, count);
+        if (series.failedTransactions > 0) failedTransactions.inc(series.labels, series.failedTransactions);
+        if (series.recoveredTransactions > 0) recoveredTransactions.inc(series.labels, series.recoveredTransactions);
         for (const { kind, reason, count } of series.leftOut.values()) leftOutEntries.inc({ ...series.labels, kind, reason }, count);
         if (series.delivered > 0) deliveredEntries.inc(series.labels, series.delivered);
       }
@@ -229,7 +253,16 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, StoreMeter {
     const known = this.#series.get(serverName)?.get(appserviceId);
     if (known !== undefined) return known;
     if (this.#seriesCount >= this.#appservicesMax && appserviceId !== OTHER) return this.#seriesOf(serverName, OTHER);
-    const series: AppserviceSeries = { labels: { server_name: serverName, appservice_id: appserviceId }, attempts: new Map(), domainEvents: new Map(), leftOut: new Map(), delivered: 0 };
+    const series: AppserviceSeries = {
+      labels: { server_name: serverName, appservice_id: appserviceId },
+      attempts: new Map(),
+      domainEvents: new Map(),
+      operations: new Map(),
+      leftOut: new Map(),
+      delivered: 0,
+      failedTransactions: 0,
+      recoveredTransactions: 0,
+    };
     const byId = this.#series.get(serverName) ?? new Map<string, AppserviceSeries>();
     this.#series.set(serverName, byId.set(appserviceId, series));
     this.#seriesCount += 1;
@@ -250,6 +283,11 @@ function createMetrics(registry: Registry) {
     attempts: counter('push_attempts_total', 'Attempts to push a transaction, by how they ended.', [...APPSERVICE_LABELS, 'outcome']),
     pushDuration: histogram('push_duration_seconds', 'How long attempts took, from the request to the outcome.', APPSERVICE_LABELS, PUSH_SECONDS),
     deliveredEntries: counter('delivered_entries_total', 'Entries in transactions that the appservice acknowledged.', APPSERVICE_LABELS),
+    operations: counter('operations_total', 'Whatever an appservice was asked, by what it was and how it ended: attempts to push, queries, look-ups and key requests, pings.', [...APPSERVICE_LABELS, 'operation', 'result']),
+    failedTransactions: counter('failed_transactions_total', 'Transactions whose first attempt failed.', APPSERVICE_LABELS),
+    recoveredTransactions: counter('recovered_transactions_total', 'Transactions that were delivered after attempts that failed.', APPSERVICE_LABELS),
+    errorRate: gauge('error_rate_ratio', 'Share of what the appservice was asked within ROUTER_ESCALATION_WINDOW_MS that failed; 0 if it was asked nothing.', APPSERVICE_LABELS),
+    escalated: gauge('escalation_state', '1 while the error rate is an escalation: since it passed 5 % and until it has gone down to half of that.', APPSERVICE_LABELS),
     leftOutEntries: counter('left_out_entries_total', 'Entries that were routed to the appservice and not sent, by kind and reason.', [...APPSERVICE_LABELS, 'kind', 'reason']),
     domainEvents: counter('domain_events_total', 'Domain events, as WatchEvents and the log tell them.', [...APPSERVICE_LABELS, 'event']),
     pendingEntries: gauge('pending_entries', 'Entries routed to the appservice and not yet delivered.', APPSERVICE_LABELS),

@@ -46,6 +46,7 @@ const DEFAULTS: Config = {
   queryTimeoutMs: 5_000,
   queryAttemptsMax: 3,
   pingTimeoutMs: 10_000,
+  escalationWindowMs: 300_000,
   backoffFirstMs: 2_000,
   backoffMaxMs: 512_000,
   transactionEventsMax: 100,
@@ -80,7 +81,7 @@ test('a flag goes before the environment, that before the file, that before the 
 test('every setting can be given in each of the three ways, with the same effect', async () => {
   const texts: Record<string, string> = {
     serverName: 'example.org:8448', grpcListen: '[::1]:0', httpListen: 'localhost:0', dataDir: 'd', store: 'sqlite:x.db', registrations: 'a,b', credentials: 'c.yaml',
-    encryptionKeyFile: 'k', logLevel: 'debug', logFormat: 'pretty', rateLimitedDefault: 'false', pushTimeoutMs: '5000', queryTimeoutMs: '500', queryAttemptsMax: '4', pingTimeoutMs: '600',
+    encryptionKeyFile: 'k', logLevel: 'debug', logFormat: 'pretty', rateLimitedDefault: 'false', pushTimeoutMs: '5000', queryTimeoutMs: '500', queryAttemptsMax: '4', pingTimeoutMs: '600', escalationWindowMs: '20000',
     backoffFirstMs: '100', backoffMaxMs: '600000', transactionEventsMax: '7', transactionEphemeralMax: '8', transactionToDeviceMax: '9', ephemeralAgeMaxMs: '700', transactionBytesMax: '7000', outboundPolicy: 'strict', outboundAllow: '10.0.0.0/8,unix:/run/a.sock', logRetentionMs: '9',
   };
   for (const { key, flag, environmentName, yamlName, kind } of SETTINGS) {

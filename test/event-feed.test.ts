@@ -43,6 +43,7 @@ test('M8 tells each domain event once to the log and the meter, with the fields 
     { kind: 'state_changed', service_id: 'irc', state: 'failed', paused: false },
     { kind: 'user_provisioned', service_id: 'irc', user_id: '@irc_x:example.org' },
     { kind: 'alias_provisioned', service_id: 'irc', alias: '#irc_x:example.org' },
+    { kind: 'escalation', service_id: 'irc', error_rate: 0.25 },
   ];
   const records = events.map((event, timeMs) => ({ serverName: 'example.org', timeMs, event }));
   for (const one of records) feed.emit(one);
@@ -54,6 +55,7 @@ test('M8 tells each domain event once to the log and the meter, with the fields 
     { level: 'warn', message: 'appservice.state_changed', fields: { event: 'appservice.state_changed', server_name: 'example.org', service_id: 'irc', state: 'failed', paused: false } },
     { level: 'info', message: 'appservice.user_provisioned', fields: { event: 'appservice.user_provisioned', server_name: 'example.org', service_id: 'irc', user_id: '@irc_x:example.org' } },
     { level: 'info', message: 'appservice.alias_provisioned', fields: { event: 'appservice.alias_provisioned', server_name: 'example.org', service_id: 'irc', alias: '#irc_x:example.org' } },
+    { level: 'warn', message: 'appservice.escalation', fields: { event: 'appservice.escalation', server_name: 'example.org', service_id: 'irc', error_rate: 0.25 } },
   ]);
 });
 

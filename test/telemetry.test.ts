@@ -12,7 +12,7 @@ function telemetry(options: Partial<TelemetryOptions> = {}): Telemetry {
 }
 
 function gauge(appserviceId: string, rest: Partial<AppserviceGauge> = {}): AppserviceGauge {
-  return { appserviceId, state: 'idle', paused: false, backlogEntries: 0, backlogBytes: 0, oldestEntryTimeMs: null, quarantinedEntries: 0, ...rest };
+  return { appserviceId, state: 'idle', paused: false, backlogEntries: 0, backlogBytes: 0, oldestEntryTimeMs: null, quarantinedEntries: 0, errorRate: 0, isRaised: false, ...rest };
 }
 
 function observe(metrics: Telemetry, gauges: () => readonly AppserviceGauge[]): void {
@@ -28,9 +28,9 @@ async function samples(metrics: Telemetry, prefix: string): Promise<string[]> {
 test('tells, per appservice, attempts by outcome with their duration, and delivered entries', async () => {
   const metrics = telemetry();
   observe(metrics, () => [gauge('irc')]);
-  metrics.attempt('example.org', 'irc', 'delivered', 20);
-  metrics.attempt('example.org', 'irc', 'delivered', 30);
-  metrics.attempt('example.org', 'irc', 'unreachable', 1_000);
+  metrics.attempt('example.org', 'irc', 'delivered', 20, 1);
+  metrics.attempt('example.org', 'irc', 'delivered', 30, 1);
+  metrics.attempt('example.org', 'irc', 'unreachable', 1_000, 1);
   metrics.delivered('example.org', 'irc', 150);
   for (let scrape = 0; scrape < 2; scrape++) {
     assert.deepEqual(await samples(metrics, 'push_attempts_total'), [
@@ -60,12 +60,30 @@ test('asks at each scrape for backlog, age, state and pause', async () => {
   assert.deepEqual(await of('oldest_'), [`oldest_pending_entry_age_seconds${labels} 0`]);
 });
 
+test('M11 a transaction that fails counts once, and once more when it is delivered after all', async () => {
+  const metrics = telemetry();
+  observe(metrics, () => [gauge('irc'), gauge('mail')]);
+  for (const [attempt, outcome] of [[1, 'unreachable'], [2, 'rejected'], [3, 'aborted'], [3, 'delivered'], [1, 'delivered'], [1, 'too_large'], [1, 'rejected']] as const) metrics.attempt('example.org', 'irc', outcome, 1, attempt);
+  assert.deepEqual(await samples(metrics, 'failed_transactions_total'), ['failed_transactions_total{server_name="example.org",appservice_id="irc"} 2']);
+  assert.deepEqual(await samples(metrics, 'recovered_transactions_total'), ['recovered_transactions_total{server_name="example.org",appservice_id="irc"} 1']);
+});
+
+test('M11 M12 operations are told by kind and result, with the error rate and whether it is an escalation', async () => {
+  const metrics = telemetry();
+  observe(metrics, () => [gauge('irc', { errorRate: 0.25, isRaised: true })]);
+  for (const kind of ['push', 'push', 'ping'] as const) metrics.operated({ serverName: 'example.org', appserviceId: 'irc', kind, failed: kind === 'ping' });
+  const labels = 'server_name="example.org",appservice_id="irc"';
+  assert.deepEqual(await samples(metrics, 'operations_total'), [`operations_total{${labels},operation="push",result="ok"} 2`, `operations_total{${labels},operation="ping",result="failed"} 1`]);
+  assert.deepEqual(await samples(metrics, 'error_rate_ratio'), [`error_rate_ratio{${labels}} 0.25`]);
+  assert.deepEqual(await samples(metrics, 'escalation_state'), [`escalation_state{${labels}} 1`]);
+});
+
 test('the series of an appservice that is removed go with the next scrape', async () => {
   const metrics = telemetry();
   let now = [gauge('irc'), gauge('xmpp')];
   observe(metrics, () => now);
   for (const { appserviceId } of now) {
-    metrics.attempt('example.org', appserviceId, 'delivered', 1);
+    metrics.attempt('example.org', appserviceId, 'delivered', 1, 1);
     metrics.delivered('example.org', appserviceId, 1);
     metrics.domainEvent({ serverName: 'example.org', timeMs: 0, event: { kind: 'events_delivered', service_id: appserviceId, transaction_id: '1', event_count: 1 } });
   }
@@ -74,7 +92,7 @@ test('the series of an appservice that is removed go with the next scrape', asyn
   const page = await metrics.scrape();
   assert.doesNotMatch(page, /xmpp/);
   assert.match(page, /push_duration_seconds_count\{[^}]*irc/);
-  metrics.attempt('example.org', 'xmpp', 'delivered', 1);
+  metrics.attempt('example.org', 'xmpp', 'delivered', 1, 1);
   assert.doesNotMatch(await metrics.scrape(), /xmpp/);
 });
 

@@ -10,7 +10,9 @@ export type DomainEvent =
   | { readonly kind: 'state_changed'; readonly service_id: string; readonly state: DeliveryState; readonly paused: boolean }
   /** An appservice said that the user, or the alias, exists. */
   | { readonly kind: 'user_provisioned'; readonly service_id: string; readonly user_id: string }
-  | { readonly kind: 'alias_provisioned'; readonly service_id: string; readonly alias: string };
+  | { readonly kind: 'alias_provisioned'; readonly service_id: string; readonly alias: string }
+  /** More of what the appservice was asked failed than may; `error_rate` is a share from 0 to 1 (M12). */
+  | { readonly kind: 'escalation'; readonly service_id: string; readonly error_rate: number };
 
 /** A domain event of one homeserver at a time. */
 export interface DomainEventRecord {

@@ -42,6 +42,8 @@ function told(event: WatchEventsResponse['event']): string {
       return event.value.userId;
     case 'aliasProvisioned':
       return event.value.alias;
+    case 'escalation':
+      return `${(event.value.errorRate * 100).toFixed(1)} % of what it was asked failed`;
     case undefined:
       return '';
   }

@@ -78,8 +78,8 @@ export interface Push {
 
 /** What delivery tells the metrics. Never throws. */
 export interface DeliveryMeter {
-  /** `outcome` is the kind of the PushOutcome. */
-  attempt(serverName: string, appserviceId: string, outcome: PushOutcome['kind'], durationMs: number): void;
+  /** `outcome` is the kind of the PushOutcome; `attempt` counts those of this transaction from 1. */
+  attempt(serverName: string, appserviceId: string, outcome: PushOutcome['kind'], durationMs: number, attempt: number): void;
   delivered(serverName: string, appserviceId: string, entryCount: number): void;
   /** Entries that were routed to the appservice and are not sent. */
   leftOut(serverName: string, appserviceId: string, kind: RoutedKind, reason: LeftOutReason, count: number): void;

@@ -264,7 +264,7 @@ export class Sender {
       this.#attempt = null;
     }
     const durationMs = clock.monotonicMs() - startedMs;
-    meter.attempt(serverName, appserviceId, outcome.kind, durationMs);
+    meter.attempt(serverName, appserviceId, outcome.kind, durationMs, transaction.attemptCount + 1);
     if (outcome.kind === 'aborted' && !attempt.signal.aborted) throw new Error('a push was aborted by nobody');
     await this.#settle(transaction, body, outcome, durationMs);
   }

@@ -5,6 +5,7 @@
 import type { PingOutcome } from '../appservice/ping.ts';
 import { failedPing } from '../appservice/ping.ts';
 import { RefusalError } from '../appservice/refusal.ts';
+import type { OperationSink } from '../appservice/operation.ts';
 import type { Registration } from '../appservice/registration.ts';
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../logger.ts';
@@ -17,6 +18,7 @@ export interface PingOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   /** From the call to the answer. */
+  readonly operations?: OperationSink;
   readonly timeoutMs: number;
   /** Pings under way together. */
   readonly pingsMax: number;
@@ -69,13 +71,14 @@ export class Ping implements AsyncDisposable {
   }
 
   async #send(serverName: string, target: OutboundTarget, registration: Registration, transactionId: string | undefined): Promise<PingOutcome> {
-    const { clock, logger, timeoutMs } = this.#options;
+    const { clock, logger, operations, timeoutMs } = this.#options;
     const body = Buffer.from(JSON.stringify(transactionId === undefined ? {} : { transaction_id: transactionId }));
     const beganMs = clock.monotonicMs();
     const { result } = await this.#appservices.request(target, registration, { method: 'POST', path: PATH, body, timeoutMs, bodyTimeoutMs: BODY_TIMEOUT_MS }, this.#ending.signal);
     const durationMs = Math.max(0, Math.round(clock.monotonicMs() - beganMs));
     if (result.kind === 'aborted') throw new RefusalError('DRAINING', 'The router is shutting down. Call again in a second.', { retryDelayMs: RETRY_DELAY_MS });
     const outcome = outcomeOf(result, durationMs);
+    operations?.operated({ serverName, appserviceId: registration.id, kind: 'ping', failed: outcome.kind !== 'answered' });
     logger.info(
       {
         server_name: serverName,

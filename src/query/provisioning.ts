@@ -15,6 +15,7 @@ import { backoffMs } from '../appservice/backoff.ts';
 import type { DomainEvent, DomainEventSink } from '../appservice/domain-event.ts';
 import type { Provision, ProvisionSubject } from '../appservice/provisioning.ts';
 import { RefusalError } from '../appservice/refusal.ts';
+import type { OperationSink } from '../appservice/operation.ts';
 import type { Registration } from '../appservice/registration.ts';
 import type { Clock, Random } from '../clock.ts';
 import type { Logger } from '../logger.ts';
@@ -31,6 +32,7 @@ export interface ProvisioningOptions {
   readonly random: Random;
   readonly logger: Logger;
   readonly events: DomainEventSink;
+  readonly operations?: OperationSink;
   /** For one attempt, where the registration names no `query_timeout_ms`. */
   readonly queryTimeoutMs: number;
   /** Of one appservice that gives no answer. */
@@ -162,7 +164,8 @@ export class Provisioning implements AsyncDisposable {
   }
 
   #told({ serverName, subject }: Query, { id }: Registration, verdict: Verdict, attemptCount: number, beganMs: number): Verdict {
-    const { clock, logger } = this.#options;
+    const { clock, logger, operations } = this.#options;
+    operations?.operated({ serverName, appserviceId: id, kind: 'query', failed: verdict.kind === 'failed' || verdict.kind === 'no_answer' });
     const fields = {
       server_name: serverName,
       appservice_id: id,

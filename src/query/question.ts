@@ -10,6 +10,7 @@
  * Each purpose has connections of its own, so its questions hold up neither transactions nor those of another purpose.
  */
 import { RefusalError } from '../appservice/refusal.ts';
+import type { OperationSink } from '../appservice/operation.ts';
 import type { Registration } from '../appservice/registration.ts';
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../logger.ts';
@@ -21,6 +22,7 @@ export interface QuestionOptions {
   readonly client: Pick<HttpClient, 'request'>;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly operations?: OperationSink;
   /** For one question, where the registration names no `query_timeout_ms`. */
   readonly queryTimeoutMs: number;
 }
@@ -151,7 +153,8 @@ export class Questions implements AsyncDisposable {
   }
 
   #tell<Value>(serverName: string, { registration, path }: Question<Value>, outcome: QuestionOutcome<Value>, durationMs: number): void {
-    const { logger } = this.#options;
+    const { logger, operations } = this.#options;
+    if (outcome.kind !== 'busy') operations?.operated({ serverName, appserviceId: registration.id, kind: 'lookup', failed: outcome.kind === 'failed' });
     const fields = {
       server_name: serverName,
       appservice_id: registration.id,

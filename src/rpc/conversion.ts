@@ -215,5 +215,7 @@ export function domainEventTo({ timeMs, event }: DomainEventRecord, droppedCount
       return { ...common, event: { case: 'userProvisioned', value: { serviceId: event.service_id, userId: event.user_id } } };
     case 'alias_provisioned':
       return { ...common, event: { case: 'aliasProvisioned', value: { serviceId: event.service_id, alias: event.alias } } };
+    case 'escalation':
+      return { ...common, event: { case: 'escalation', value: { serviceId: event.service_id, errorRate: event.error_rate } } };
   }
 }

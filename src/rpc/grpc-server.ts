@@ -6,12 +6,14 @@
 import type { DescMessage, DescMethod, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { handleServerStreamingCall, handleUnaryCall, Metadata, MethodDefinition, ServerDuplexStream, UntypedHandleCall } from '@grpc/grpc-js';
-import { Metadata as GrpcMetadata, Server, ServerCredentials, setLogger } from '@grpc/grpc-js';
+import { Metadata as GrpcMetadata, Server, ServerCredentials, setLogger, status } from '@grpc/grpc-js';
 import { AppserviceAdmin } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
 import { AppserviceRouter } from '../../gen/matrix/appservice/v1/appservice_router_service_pb.ts';
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import type { AdminMethods } from './admin-methods.ts';
+import { admission } from './admission.ts';
+import type { CallFailure } from './admission.ts';
 import type { Authenticator, Caller } from './authentication.ts';
 import { messagesOf } from './call-reader.ts';
 import { REQUEST_BYTES_MAX } from './conversion.ts';
@@ -46,6 +48,15 @@ const CONNECTIONS_MAX = 1000;
 /** A connection without calls is closed after this time. */
 const CONNECTION_IDLE_MS = 300_000;
 
+/** grpc-js has an enum of its own for the numbers of the codes. */
+const STATUSES: ReadonlyMap<number, status> = new Map(
+  Object.values(status)
+    .filter((value) => typeof value === 'number')
+    .map((code) => [code, code]),
+);
+
+const SERVICES: readonly DescService[] = [AppserviceRouter, AppserviceAdmin];
+
 export class GrpcServer implements AsyncDisposable {
   /** `host:port` it listens on. */
   readonly address: string;
@@ -64,7 +75,10 @@ export class GrpcServer implements AsyncDisposable {
   static async start(options: GrpcServerOptions): Promise<GrpcServer> {
     // By itself it writes lines of its own form beside the log.
     setLogger({ error: (...parts: unknown[]) => options.logger.debug({ text: parts.map(String).join(' ') }, 'grpc-js tells something') });
+    const streams = new AbortController();
+    const door = new Door(options, streams.signal);
     const server = new Server({
+      interceptors: [admission((method, metadata) => door.refusal(method, metadata))],
       'grpc.max_receive_message_length': RECEIVE_BYTES_MAX,
       'grpc.max_send_message_length': SEND_BYTES_MAX,
       'grpc.max_concurrent_streams': STREAMS_PER_CONNECTION_MAX,
@@ -77,10 +91,9 @@ export class GrpcServer implements AsyncDisposable {
     });
     if (!enlargeReceiveWindows(server)) options.logger.warn({}, 'this version of grpc-js has no larger receive windows; large requests are slower');
     if (!limitConnections(server, CONNECTIONS_MAX)) options.logger.warn({}, 'this version of grpc-js takes no limit of connections on the gRPC port');
-    const streams = new AbortController();
-    addServices(server, options, streams.signal);
-    const health = addHealth(server, [AppserviceRouter, AppserviceAdmin]);
-    addReflection(server, [AppserviceRouter, AppserviceAdmin]);
+    addServices(server, options, door);
+    const health = addHealth(server, SERVICES);
+    addReflection(server, SERVICES);
     const port = await bind(server, options.listen);
     return new GrpcServer(`${options.listen.slice(0, options.listen.lastIndexOf(':'))}:${port}`, server, health, streams);
   }
@@ -109,9 +122,7 @@ function bind(server: Server, listen: string): Promise<number> {
   });
 }
 
-function addServices(server: Server, options: GrpcServerOptions, draining: AbortSignal): void {
-  const { router, admin } = options;
-  const door = new Door(options, draining);
+function addServices(server: Server, { router, admin }: GrpcServerOptions, door: Door): void {
   const r = AppserviceRouter.method;
   const a = AppserviceAdmin.method;
   door.add(server, AppserviceRouter, {
@@ -156,6 +167,18 @@ class Door {
   constructor(options: GrpcServerOptions, draining: AbortSignal) {
     this.#options = options;
     this.#draining = draining;
+  }
+
+  /** What keeps a call of our services out; null for those of others, which are open. */
+  refusal(name: string, metadata: Metadata): CallFailure | null {
+    if (!SERVICES.some(({ typeName }) => name.startsWith(`${typeName}/`))) return null;
+    const beganMs = this.#options.clock.monotonicMs();
+    try {
+      this.#caller(name, metadata);
+      return null;
+    } catch (error) {
+      return this.#failure(name, error, beganMs);
+    }
   }
 
   add(server: Server, service: DescService, handlers: Record<string, UntypedHandleCall>): void {
@@ -205,18 +228,20 @@ class Door {
   }
 
   async #run<Result>(name: string, metadata: Metadata, run: (caller: Caller) => Promise<Result>): Promise<Result> {
+    return run(this.#caller(name, metadata));
+  }
+
+  #caller(name: string, metadata: Metadata): Caller {
     const [header] = metadata.get('authorization');
-    return run(this.#options.authenticator.authenticate(name, typeof header === 'string' ? header : undefined));
+    return this.#options.authenticator.authenticate(name, typeof header === 'string' ? header : undefined);
   }
 
   async #stream<O extends DescMessage>(method: Method<DescMessage, O>, call: StreamCall, run: (caller: Caller) => AsyncIterable<MessageInitShape<O>>): Promise<void> {
     const name = nameOf(method);
-    const { clock, meter, authenticator } = this.#options;
+    const { clock, meter } = this.#options;
     const beganMs = clock.monotonicMs();
     try {
-      const [header] = call.metadata.get('authorization');
-      const caller = authenticator.authenticate(name, typeof header === 'string' ? header : undefined);
-      for await (const answer of run(caller)) {
+      for await (const answer of run(this.#caller(name, call.metadata))) {
         if (call.cancelled) break;
         if (!call.write(create(method.output, answer))) await writable(call);
       }
@@ -229,12 +254,12 @@ class Door {
     }
   }
 
-  #failure(name: string, error: unknown, beganMs: number): { code: number; details: string; metadata: Metadata } {
+  #failure(name: string, error: unknown, beganMs: number): CallFailure {
     const { parts } = statusOf(error, this.#options.logger);
     this.#options.meter.observe(name, parts.code, this.#options.clock.monotonicMs() - beganMs);
     const metadata = new GrpcMetadata();
     metadata.set('grpc-status-details-bin', encodedStatus(parts));
-    return { code: parts.code, details: parts.message, metadata };
+    return { code: STATUSES.get(parts.code) ?? status.UNKNOWN, details: parts.message, metadata };
   }
 }
 

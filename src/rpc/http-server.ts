@@ -9,7 +9,7 @@ import type { ConnectRouter, HandlerContext, Interceptor } from '@connectrpc/con
 import { Code as ConnectCode, ConnectError } from '@connectrpc/connect';
 import { compressionGzip, connectNodeAdapter } from '@connectrpc/connect-node';
 import { createServer as createHttpServer } from 'node:http';
-import type { Server as HttpServer1 } from 'node:http';
+import type { IncomingMessage, Server as HttpServer1 } from 'node:http';
 import { constants as http2Constants, createServer as createHttp2Server } from 'node:http2';
 import type { Http2Server, ServerHttp2Session } from 'node:http2';
 import type { Socket } from 'node:net';
@@ -62,6 +62,7 @@ const MESSAGE_BYTES_MAX = Math.ceil((REQUEST_BYTES_MAX * 4) / 3) + 64 * 1024;
 const CONNECTIONS_MAX = 1000;
 const HEADER_BYTES_MAX = 16 * 1024;
 const STREAMS_PER_CONNECTION_MAX = 200;
+const LINGER_MS = 1_000;
 /** The one request that may stay silent for long. */
 const STREAM_EVENTS_PATH = `/${AppserviceRouter.typeName}/${AppserviceRouter.method.streamEvents.name}`;
 /** How a connection with HTTP/2 begins, RFC 9113 section 3.4. */
@@ -99,7 +100,7 @@ export class HttpServer implements AsyncDisposable {
   static async start(options: HttpServerOptions): Promise<HttpServer> {
     const streams = new AbortController();
     const { headersMs, requestMs, keepAliveMs, firstBytesMs, checkMs } = options.timeLimits ?? HTTP_TIME_LIMITS;
-    const handle = limited(handlerOf(options, streams.signal), () => http1, requestMs, streams.signal);
+    const handle = limited(handlerOf(options, streams.signal), () => http1, requestMs, streams.signal, options.clock);
     const http1: HttpServer1 = createHttpServer(
       { maxHeaderSize: HEADER_BYTES_MAX, headersTimeout: headersMs, requestTimeout: requestMs, keepAliveTimeout: keepAliveMs, connectionsCheckingInterval: checkMs },
       handle,
@@ -205,11 +206,14 @@ function endWhenIdle(session: ServerHttp2Session, idleMs: number): void {
 }
 
 /** Ends what is left of a connection while draining, and HTTP/2 requests whose body stops coming. */
-function limited(handle: Handler, http1: () => HttpServer1, requestMs: number, draining: AbortSignal): Handler {
+function limited(handle: Handler, http1: () => HttpServer1, requestMs: number, draining: AbortSignal, clock: Clock): Handler {
   return (request, response) => {
     if (!('stream' in request)) {
       response.once('close', () => {
         if (draining.aborted) http1().closeIdleConnections();
+      });
+      response.once('finish', () => {
+        if (!request.complete) void lingering(request, clock);
       });
     } else if (request.url !== STREAM_EVENTS_PATH) {
       const { stream } = request;
@@ -221,11 +225,25 @@ function limited(handle: Handler, http1: () => HttpServer1, requestMs: number, d
   };
 }
 
+/**
+ * A request was answered before its body had come. What comes of it is passed over unread for a moment, so that the caller
+ * can read the answer; then the connection ends.
+ */
+async function lingering(request: IncomingMessage, clock: Clock): Promise<void> {
+  const over = new AbortController();
+  request.once('close', () => over.abort());
+  await clock.sleep(LINGER_MS, over.signal);
+  if (!request.complete) request.socket.destroy();
+}
+
 function handlerOf(options: HttpServerOptions, draining: AbortSignal): Handler {
   return connectNodeAdapter({
     routes: (router) => addRoutes(router, options, draining),
     interceptors: [observing(options)],
-    requestGate: (context) => countMalformed(options, context),
+    requestGate: (context) => {
+      admit(options, context);
+      countMalformed(options, context);
+    },
     readMaxBytes: MESSAGE_BYTES_MAX,
     writeMaxBytes: 16 * 1024 * 1024,
     acceptCompression: [compressionGzip],
@@ -254,6 +272,19 @@ function observing({ clock, meter, logger }: HttpServerOptions): Interceptor {
       throw connectError;
     }
   };
+}
+
+/** Before anything of the body is read: a stranger must not make the router hold megabytes. Throws what the caller sees. */
+function admit({ authenticator, clock, meter, logger }: HttpServerOptions, { service, method, requestHeader }: HandlerContext): void {
+  const name = `${service.typeName}/${method.name}`;
+  const beganMs = clock.monotonicMs();
+  try {
+    authenticator.authenticate(name, requestHeader.get('authorization') ?? undefined);
+  } catch (error) {
+    const connectError = connectErrorOf(error, logger);
+    meter.observe(name, connectError.code, clock.monotonicMs() - beganMs);
+    throw connectError;
+  }
 }
 
 /** Calls that end before the interceptor, because their request is no message. A stream of requests is counted where it is read. */

@@ -30,7 +30,7 @@ function exchange(port: number, bytes: Buffer | string): Promise<string> {
 test('HTTP requests whose headers or body do not come are answered 408, and silent connections closed', async () => {
   await using doors = await Doors.open({ timeLimits: IMPATIENT });
   assert.match(await exchange(doors.httpPort, 'GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: '), /^HTTP\/1\.1 408 /);
-  assert.match(await exchange(doors.httpPort, `POST ${SUBMIT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{`), /^HTTP\/1\.1 408 /);
+  assert.match(await exchange(doors.httpPort, `POST ${SUBMIT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${TOKENS.homeserver}\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{`), /^HTTP\/1\.1 408 /);
   assert.equal(await exchange(doors.httpPort, ''), '');
   const session = connectHttp2(`http://${doors.http.address}`);
   session.on('error', () => undefined);

@@ -171,6 +171,7 @@ test('M8 WatchEvents tells every kind of domain event, and how many a slow reade
     yield { record: { ...common, event: { kind: 'state_changed', service_id: 'irc', state: 'failed', paused: false } as const }, droppedCount: 0 };
     yield { record: { ...common, event: { kind: 'user_provisioned', service_id: 'irc', user_id: '@irc_x:a.test' } as const }, droppedCount: 0 };
     yield { record: { ...common, event: { kind: 'alias_provisioned', service_id: 'irc', alias: '#irc_x:a.test' } as const }, droppedCount: 0 };
+    yield { record: { ...common, event: { kind: 'escalation', service_id: 'irc', error_rate: 0.0625 } as const }, droppedCount: 0 };
   };
   const expected = [
     ['eventsDelivered', 0n, { serviceId: 'irc', transactionId: '7', eventCount: 3 }],
@@ -178,6 +179,7 @@ test('M8 WatchEvents tells every kind of domain event, and how many a slow reade
     ['stateChanged', 0n, { serviceId: 'irc', state: 4, paused: false }],
     ['userProvisioned', 0n, { serviceId: 'irc', userId: '@irc_x:a.test' }],
     ['aliasProvisioned', 0n, { serviceId: 'irc', alias: '#irc_x:a.test' }],
+    ['escalation', 0n, { serviceId: 'irc', errorRate: 0.0625 }],
   ];
   const seen: unknown[] = [];
   for (const protocol of ['Connect with JSON', 'Connect with protobuf', 'gRPC-Web', 'gRPC on the HTTP port'] as const) {

@@ -39,6 +39,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'src/folder.ts': [],
   'src/nearest-name.ts': [],
   'src/yaml-tree.ts': [],
+  'src/escalations.ts': [...DOMAIN, ...GROUND],
   'src/event-feed.ts': [...DOMAIN, ...GROUND],
   'src/telemetry.ts': [...DOMAIN, ...PORT, ...GROUND, 'src/event-feed.ts', DELIVERY_PORTS],
   'src/config-schema.ts': [...GROUND, ...YAML, 'src/query/address-policy.ts'],

@@ -55,6 +55,7 @@ export async function startService(options: ServiceWorldOptions = {}): Promise<S
       queryTimeoutMs: 5_000,
       queryAttemptsMax: 3,
       pingTimeoutMs: 5_000,
+      escalationWindowMs: 300_000,
       delivery: { eventsMax: 100, ephemeralMax: 100, toDeviceMax: 100, ephemeralAgeMaxMs: 300_000, bytesMax: 1_000_000, backoff: { firstMs: 50, maxMs: 200 } },
       outbound: { mode: 'default', allow: [] },
       logRetentionMs: 0,
