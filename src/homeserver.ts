@@ -15,8 +15,9 @@ import type { ClaimedKeys, KeyClaim, KeyOwners, KeyQuery, KeysResult } from './a
 import type { JsonObject } from './appservice/json.ts';
 import type { PingOutcome } from './appservice/ping.ts';
 import { failedPing } from './appservice/ping.ts';
-import { provisioners } from './appservice/provisioning.ts';
-import type { Provision, ProvisionSubject } from './appservice/provisioning.ts';
+import { provisioners, unknownUsers } from './appservice/provisioning.ts';
+import type { Provision, ProvisionSubject, UserAnswer } from './appservice/provisioning.ts';
+import { RefusalError } from './appservice/refusal.ts';
 import type { Registration } from './appservice/registration.ts';
 import { protocolOwners, refuseProtocol, thirdPartyCandidates } from './appservice/third-party.ts';
 import type { ThirdPartyKind, ThirdPartyMatches, ThirdPartyProtocols, ThirdPartyQuestion } from './appservice/third-party.ts';
@@ -27,6 +28,8 @@ import { EventSearch } from './ingest/event-search.ts';
 import type { EventSearchResult } from './ingest/event-search.ts';
 import { announcementsOf, Fold } from './ingest/fold.ts';
 import type { OpenRegistration } from './ingest/fold.ts';
+import type { KnownAnswers } from './ingest/group-holds.ts';
+import type { Hold } from './ingest/holds.ts';
 import { Ledger } from './ingest/ledger.ts';
 import type { IngestMeter, LedgerLimits } from './ingest/ledger.ts';
 import { RecentSegments } from './ingest/recent-segments.ts';
@@ -46,6 +49,7 @@ export interface HomeserverLimits {
   readonly roomsMax: number;
   readonly dirtyRoomsMax: number;
   readonly retentionMs: number;
+  readonly ephemeralAgeMaxMs: number;
 }
 
 export type SendPing = (serverName: string, registration: Registration, transactionId: string | undefined) => Promise<PingOutcome>;
@@ -64,6 +68,21 @@ export interface KeyRequests {
   query(serverName: string, wanted: KeyQuery, held: JsonObject, ownersOf: KeyOwners): Promise<KeysResult>;
 }
 
+/** Asks about the users for whom events wait, and has what waits released. */
+export interface UnknownUsersPort extends KnownAnswers, AsyncDisposable {
+  /** The holds are others than before. Never throws. */
+  look(): void;
+}
+
+/** What {@link UnknownUsersPort} is made of. */
+export interface HeldRooms {
+  readonly waitingRooms: () => Iterable<Hold>;
+  readonly isOpen: (hold: Hold) => boolean;
+  readonly isMine: (appserviceId: string) => boolean;
+  readonly ask: (appserviceId: string, userId: string) => Promise<UserAnswer>;
+  readonly release: (hold: Hold, isDue: () => boolean) => Promise<void>;
+}
+
 export interface HomeserverOptions {
   readonly serverName: string;
   readonly store: Store;
@@ -80,6 +99,7 @@ export interface HomeserverOptions {
   readonly query: SendQuery;
   readonly thirdParty: ThirdPartyLookups;
   readonly keys: KeyRequests;
+  readonly unknownUsers: (rooms: HeldRooms) => UnknownUsersPort;
   readonly delivery: (routes: RouteReader, registrations: RegistrationSource) => Delivery;
 }
 
@@ -99,6 +119,7 @@ export class Homeserver implements AsyncDisposable {
   readonly #store: Store;
   readonly #search: EventSearch;
   readonly #upkeep: Upkeep;
+  readonly #unknownUsers: UnknownUsersPort;
   readonly #tokenHash: (token: string) => string;
   readonly #ping: SendPing;
   readonly #query: SendQuery;
@@ -124,7 +145,14 @@ export class Homeserver implements AsyncDisposable {
     this.#keys = options.keys;
     this.#clock = clock;
     this.#logger = logger;
-    this.ledger = new Ledger({ fold, log: store, listener: segmentListener(recent, delivery), meter, clock, random, logger, limits: limits.ledger });
+    this.#unknownUsers = options.unknownUsers({
+      waitingRooms: () => fold.holds.all(),
+      isOpen: (hold) => fold.holds.isOpen(hold),
+      isMine: (appserviceId) => delivery.isWantedHere(appserviceId),
+      ask: (appserviceId, userId) => this.#askOne(appserviceId, userId),
+      release: (hold, isDue) => this.ledger.release(hold, isDue),
+    });
+    this.ledger = new Ledger({ fold, log: store, answers: this.#unknownUsers, listener: segmentListener(recent, delivery, this.#unknownUsers), meter, clock, random, logger, limits: limits.ledger });
     this.#upkeep = new Upkeep(
       {
         fold,
@@ -133,6 +161,9 @@ export class Homeserver implements AsyncDisposable {
         clock,
         logger,
         deliveredPositions: () => delivery.deliveredPositions(),
+        cutPositions: () => delivery.cutPositions(),
+        expired: (all) => delivery.expired(all),
+        ephemeralAgeMaxMs: limits.ephemeralAgeMaxMs,
         intervalMs: UPKEEP_INTERVAL_MS,
         checkpointIntervalMs: CHECKPOINT_INTERVAL_MS,
         dirtyRoomsMax: limits.dirtyRoomsMax,
@@ -152,12 +183,18 @@ export class Homeserver implements AsyncDisposable {
     const homeserver = new Homeserver(options, fold);
     await homeserver.ledger.start();
     await homeserver.delivery.start(fold.tail);
+    homeserver.#unknownUsers.look();
     homeserver.#upkeep.start();
     return homeserver;
   }
 
   get registrations(): Fold['registrations'] {
     return this.#fold.registrations;
+  }
+
+  /** Events that wait until an appservice has been asked about a user. */
+  get heldEntryCount(): number {
+    return this.#fold.holds.entryCount;
   }
 
   /** The namespaces in force. */
@@ -184,6 +221,8 @@ export class Homeserver implements AsyncDisposable {
     let parsed: ParsedSubmission;
     try {
       parsed = parseSubmission(submission);
+      const { unknownUserIds } = submission;
+      if (unknownUserIds !== undefined) parsed = { ...parsed, unknownUserIds: unknownUsers(unknownUserIds, this.serverName) };
     } catch (error) {
       submission.place?.refuse(error);
       throw error;
@@ -256,10 +295,27 @@ export class Homeserver implements AsyncDisposable {
   /** Segments are durable and deliveries in flight ended, within the delivery's own bound. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#upkeep[Symbol.asyncDispose]();
+    // What waits for answers stays in the log; the next start asks.
+    await this.#unknownUsers[Symbol.asyncDispose]();
     // The next start replays nothing; without it, it replays what came since the last checkpoint.
     if (this.ledger.isFollowing) await Promise.race([this.#upkeep.checkpoint().catch(() => undefined), this.#clock.sleep(LAST_CHECKPOINT_TIMEOUT_MS)]);
     await this.ledger[Symbol.asyncDispose]();
     await this.delivery[Symbol.asyncDispose]();
+  }
+
+  async #askOne(appserviceId: string, userId: string): Promise<UserAnswer> {
+    const subject: ProvisionSubject = { kind: 'users', identifier: userId };
+    // Between groups the namespaces are those of the registrations in force; while the log is read on they are not.
+    const candidate = await this.ledger.betweenGroups(() => provisioners(this.#fold.index, subject).find(({ id }) => id === appserviceId));
+    if (candidate === undefined) return 'unclaimed';
+    try {
+      const { exists } = await this.#query(this.serverName, subject, [candidate]);
+      return exists ? 'yes' : 'no';
+    } catch (error) {
+      if (error instanceof RefusalError && error.reason === 'APPSERVICE_QUERY_TIMEOUT') return 'timeout';
+      if (error instanceof RefusalError && error.reason === 'APPSERVICE_SERVICE_UNAVAILABLE') return 'failed';
+      throw error;
+    }
   }
 
   /** The ping was answered all the same if the store cannot be asked now; the queue's next attempt comes at its time. */
@@ -288,12 +344,13 @@ function registrationSource(fold: Fold): RegistrationSource {
   };
 }
 
-function segmentListener(recent: RecentSegments, delivery: Delivery): { segmentFolded(segment: Segment): void } {
+function segmentListener(recent: RecentSegments, delivery: Delivery, unknown: UnknownUsersPort): { segmentFolded(segment: Segment): void } {
   return {
     segmentFolded(segment) {
       recent.add(segment);
       if (segment.routes.length > 0) delivery.routed(announcementsOf(segment));
       if (segment.registrationChanges.length > 0) delivery.registrationsChanged();
+      if (segment.holds !== undefined) unknown.look();
     },
   };
 }

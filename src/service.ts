@@ -32,6 +32,7 @@ import { outboundUrlProblem } from './query/outbound-url.ts';
 import { Ping, PING_LIMITS } from './query/ping.ts';
 import { Provisioning, PROVISIONING_LIMITS } from './query/provisioning.ts';
 import { ThirdParty } from './query/third-party.ts';
+import { UNKNOWN_USERS_LIMITS, UnknownUsers } from './query/unknown-users.ts';
 import { registrationDisk } from './registration/registration-disk.ts';
 import { REGISTRATION_FILES_DEFAULTS, RegistrationFiles } from './registration/registration-files.ts';
 import type { RegistrationRules } from './registration/registration-rules.ts';
@@ -92,7 +93,7 @@ const REGISTRATIONS_MAX = 20_000;
 const RETRY_AFTER_MS_MAX = 600_000;
 const DRAIN_TIMEOUT_MS = 3_000;
 
-const HOMESERVER_LIMITS: Omit<HomeserverLimits, 'retentionMs'> = {
+const HOMESERVER_LIMITS: Omit<HomeserverLimits, 'retentionMs' | 'ephemeralAgeMaxMs'> = {
   ledger: {
     groupRoutedMax: 200_000,
     groupEventsMax: 2_000,
@@ -162,11 +163,12 @@ export class Service implements AsyncDisposable {
         query: (name, subject, candidates) => provisioning.query(name, subject, candidates),
         thirdParty,
         keys,
+        unknownUsers: (rooms) => new UnknownUsers({ ...rooms, serverName, clock, logger, meter: telemetry.unknownUsers(serverName), limits: UNKNOWN_USERS_LIMITS }),
         meter: telemetry.ingest(serverName),
         clock,
         random,
         logger,
-        limits: { ...HOMESERVER_LIMITS, retentionMs: parts.isStoreExclusive ? settings.logRetentionMs : Math.max(settings.logRetentionMs, SHARED_RETENTION_MS) },
+        limits: { ...HOMESERVER_LIMITS, ephemeralAgeMaxMs: deliverySettings.ephemeralAgeMaxMs, retentionMs: parts.isStoreExclusive ? settings.logRetentionMs : Math.max(settings.logRetentionMs, SHARED_RETENTION_MS) },
         delivery: (routes, registrations) =>
           new Delivery({ serverName, store, routes, registrations, push, clock, random, logger, meter: meterOf(telemetry, operations), events: feed, presence, pacer, settings: deliverySettings }),
       });
@@ -182,11 +184,10 @@ export class Service implements AsyncDisposable {
     telemetry.observe(() => [...homeservers.values()].map((homeserver) => gaugesOf(homeserver, operations)));
 
     const ports: Homeservers = { defaultServerName: settings.serverName, router: (name) => homeservers.get(name), admin: (name) => admins.get(name) };
-    const router = new RouterMethods(ports);
-    const admin = new AdminMethods(ports, settings.rateLimitedDefault);
+    const methods = { router: new RouterMethods(ports), admin: new AdminMethods(ports, settings.rateLimitedDefault) };
     const authenticator = new Authenticator(settings.credentials);
     const meter: RpcMeter = { observe: (method, code, durationMs) => telemetry.rpc(method, codeName(code), durationMs) };
-    const common = { router, admin, authenticator, clock, logger, meter };
+    const common = { ...methods, authenticator, clock, logger, meter };
     const grpc = opened.use(await GrpcServer.start({ ...common, listen: settings.grpcListen }));
     const probes = {
       ready: () => readinessOf(homeservers, files),
@@ -222,6 +223,7 @@ function gaugesOf(homeserver: Homeserver, operations: Escalations): ReturnType<P
       return statuses.map((status) => ({ ...status, ...operations.errorRate(serverName, status.appserviceId) }));
     },
     queueBytes: () => homeserver.ledger.queuedBytes,
+    heldEntries: () => homeserver.heldEntryCount,
   };
 }
 

@@ -38,12 +38,16 @@ export interface HomeserverGauges {
   appservices(): Promise<readonly AppserviceGauge[]>;
   /** Bytes of submissions that wait to be appended. */
   queueBytes(): number;
+  /** Pairs of an event and an appservice that wait until the appservice has been asked about a user. */
+  heldEntries(): number;
 }
 
 /** What ingest tells, for one homeserver. */
 export interface IngestCounts {
   group(entryCount: number, submissionCount: number): void;
   submitted(accepted: number, duplicates: number, routed: number): void;
+  /** Pairs of an event and an appservice that went out without a question. */
+  unasked(count: number): void;
   /** A submission was refused as a whole. */
   refused(reason: string): void;
 }
@@ -148,7 +152,7 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, OperationSink
   }
 
   ingest(serverName: string): IngestCounts {
-    const { ingestEvents, ingestRouted, groupEntries, ingestRefused } = this.#metrics;
+    const { ingestEvents, ingestRouted, groupEntries, ingestRefused, ingestUnasked } = this.#metrics;
     const accepted = ingestEvents.labels({ server_name: serverName, result: 'accepted' });
     const duplicate = ingestEvents.labels({ server_name: serverName, result: 'duplicate' });
     const routedTotal = ingestRouted.labels({ server_name: serverName });
@@ -163,8 +167,14 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, OperationSink
         if (duplicateCount > 0) duplicate.inc(duplicateCount);
         if (routedCount > 0) routedTotal.inc(routedCount);
       },
+      unasked: (count) => ingestUnasked.inc({ server_name: serverName }, count),
       refused: (reason) => ingestRefused.inc({ server_name: serverName, reason }),
     };
+  }
+
+  /** Answers of appservices about the unknown users of submissions. */
+  unknownUsers(serverName: string): { asked(answer: string): void } {
+    return { asked: (answer) => this.#metrics.unknownUsers.inc({ server_name: serverName, answer }) };
   }
 
   /** `method` is the name of a served method, or anything fixed for calls to others; `code` the name of a gRPC code. */
@@ -194,9 +204,10 @@ export class Telemetry implements DeliveryMeter, DomainEventMeter, OperationSink
     const homeservers = this.#homeservers();
     const answers = await Promise.allSettled(homeservers.map((homeserver) => homeserver.appservices()));
     const metrics = this.#metrics;
-    for (const gauge of [metrics.state, metrics.paused, metrics.pendingEntries, metrics.pendingBytes, metrics.oldestAge, metrics.quarantined, metrics.errorRate, metrics.escalated, metrics.queueBytes]) gauge.reset();
+    for (const gauge of [metrics.state, metrics.paused, metrics.pendingEntries, metrics.pendingBytes, metrics.oldestAge, metrics.quarantined, metrics.errorRate, metrics.escalated, metrics.queueBytes, metrics.heldEntries]) gauge.reset();
     homeservers.forEach((homeserver, at) => {
       metrics.queueBytes.set({ server_name: homeserver.serverName }, homeserver.queueBytes());
+      metrics.heldEntries.set({ server_name: homeserver.serverName }, homeserver.heldEntries());
       const answer = answers[at];
       if (answer?.status !== 'fulfilled') return;
       this.#prune(homeserver.serverName, new Set(answer.value.map(({ appserviceId }) => appserviceId)));
@@ -300,6 +311,9 @@ function createMetrics(registry: Registry) {
     ingestRouted: counter('ingest_routed_total', 'Pairs of an event and an appservice that were queued.', ['server_name']),
     ingestRefused: counter('ingest_refused_submissions_total', 'Submissions that were refused as a whole, by reason.', ['server_name', 'reason']),
     lastSubmission: gauge('last_submission_time_seconds', 'Unix time at which a submission was last taken; not there before the first since the start.', ['server_name']),
+    ingestUnasked: counter('ingest_unasked_total', 'Pairs of an event and an appservice that were queued without asking about an unknown user, since too much waited for answers.', ['server_name']),
+    heldEntries: gauge('held_entries', 'Pairs of an event and an appservice that wait until the appservice has been asked about an unknown user.', ['server_name']),
+    unknownUsers: counter('unknown_user_queries_total', 'Queries for the unknown users of submissions, by what came of them.', ['server_name', 'answer']),
     groupEntries: histogram('ingest_group_entries', 'Entries that one append made durable.', ['server_name'], GROUP_ENTRIES),
     queueBytes: gauge('ingest_queue_bytes', 'Bytes of submissions that wait to be appended.', ['server_name']),
     rpcDuration: histogram('rpc_duration_seconds', 'How long calls took, by method and gRPC code.', ['method', 'code'], CALL_SECONDS),

@@ -16,7 +16,7 @@ function gauge(appserviceId: string, rest: Partial<AppserviceGauge> = {}): Appse
 }
 
 function observe(metrics: Telemetry, gauges: () => readonly AppserviceGauge[]): void {
-  metrics.observe(() => [{ serverName: 'example.org', appservices: () => Promise.resolve(gauges()), queueBytes: () => 17 }]);
+  metrics.observe(() => [{ serverName: 'example.org', appservices: () => Promise.resolve(gauges()), queueBytes: () => 17, heldEntries: () => 3 }]);
 }
 
 /** The samples of the page whose lines begin so, without buckets. */
@@ -53,6 +53,7 @@ test('asks at each scrape for backlog, age, state and pause', async () => {
   assert.deepEqual(await of('quarantined_'), [`quarantined_entries${labels} 1`]);
   assert.deepEqual(await of('delivery_paused'), [`delivery_paused${labels} 1`]);
   assert.deepEqual(await of('ingest_queue_bytes'), ['ingest_queue_bytes{server_name="example.org"} 17']);
+  assert.deepEqual(await of('held_entries'), ['held_entries{server_name="example.org"} 3']);
   const state = (one: string, value: number) => `delivery_state{server_name="example.org",appservice_id="irc",state="${one}"} ${value}`;
   assert.deepEqual(await of('delivery_state'), [state('idle', 0), state('delivering', 0), state('retrying', 1), state('failed', 0)]);
   now = [gauge('irc')];
@@ -108,7 +109,7 @@ test('beyond the limit appservices share one set of series', async () => {
 
 test('a homeserver whose state cannot be read does not fail the scrape, nor the counts', async () => {
   const metrics = telemetry();
-  metrics.observe(() => [{ serverName: 'example.org', appservices: () => Promise.reject(new Error('store away')), queueBytes: () => 0 }]);
+  metrics.observe(() => [{ serverName: 'example.org', appservices: () => Promise.reject(new Error('store away')), queueBytes: () => 0, heldEntries: () => 0 }]);
   metrics.delivered('example.org', 'irc', 3);
   assert.equal((await samples(metrics, 'delivered_entries_total')).length, 1);
   assert.deepEqual(await samples(metrics, 'pending_entries'), []);

@@ -19,6 +19,19 @@ export interface Provision {
   readonly appserviceId: string | undefined;
 }
 
+/** What one appservice said of one user; `unclaimed`: it is not to be asked. */
+export type UserAnswer = 'yes' | 'no' | 'failed' | 'timeout' | 'unclaimed';
+
+/** Users that a submission names as unknown. Throws a RefusalError for what is no user of this homeserver. */
+export function unknownUsers(userIds: readonly string[], serverName: string): ReadonlySet<string> {
+  for (const [at, identifier] of userIds.entries()) {
+    const problem = identifier.isWellFormed() ? identifierProblem({ kind: 'users', identifier }) : 'An identifier is well-formed Unicode text.';
+    const refusal = problem ?? (isLocalUser(identifier, serverName) ? null : 'Name users of this homeserver only: of others it is not for its appservices to say.');
+    if (refusal !== null) throw new RefusalError('INVALID_FIELD', refusal, { field: `unknown_user_ids[${at}]` });
+  }
+  return new Set(userIds);
+}
+
 /**
  * Those to ask, in registration order: the ones with a url whose namespace has the identifier, exclusively or not.
  * Nobody for what is remote, and for the own user of an appservice. Throws a RefusalError for a malformed identifier.

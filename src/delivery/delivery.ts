@@ -10,7 +10,7 @@ import { RefusalError } from '../appservice/refusal.ts';
 import type { Clock, Random } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import { StoreError } from '../store/errors.ts';
-import type { AppserviceState, AppserviceStateStore, SegmentLog } from '../store/port.ts';
+import type { AppserviceState, AppserviceStateStore, ExpiredEntries, SegmentLog } from '../store/port.ts';
 import type { StreamAtTail, StreamDelivery } from './delivered-positions.ts';
 import { deliveredStreamPositions } from './delivered-positions.ts';
 import { DeliveredTransactions } from './delivered-transactions.ts';
@@ -120,6 +120,11 @@ export class Delivery implements AsyncDisposable {
     return this.#roster.start(throughPosition);
   }
 
+  /** True if it is for this replica to deliver to the appservice, as replicas come and go. */
+  isWantedHere(appserviceId: string): boolean {
+    return this.#roster.isWantedHere(appserviceId);
+  }
+
   /** Durable segments' routes, in log order. Cheap; never throws. */
   routed(announcements: readonly RouteAnnouncement[]): void {
     this.#roster.routed(announcements);
@@ -226,6 +231,25 @@ export class Delivery implements AsyncDisposable {
       positions.set(appserviceId, state.deliveryState === 'failed' && isThisLife ? BEYOND_ALL : state.deliveredPosition);
     }
     return positions;
+  }
+
+  /** Log position up to which each appservice with a state has had a transaction cut, as far as was stored by `asOfMs`. */
+  cutPositions(): { readonly asOfMs: number; readonly positions: ReadonlyMap<string, number> } {
+    const positions = new Map<string, number>();
+    for (const appserviceId of this.#roster.appserviceIds()) {
+      const state = this.#roster.state(appserviceId);
+      if (state !== undefined) positions.set(appserviceId, Math.max(state.deliveredPosition, state.transaction?.through ?? 0, state.split?.through ?? 0));
+    }
+    return { asOfMs: this.#roster.knownAsOfMs, positions };
+  }
+
+  /** Ephemeral entries past their age are gone from the log before anything was cut of them. Never throws. */
+  expired(all: readonly ExpiredEntries[]): void {
+    const { meter, serverName } = this.#options;
+    for (const { appserviceId, entryCount } of all) {
+      meter.leftOut(serverName, appserviceId, 'ephemeral', 'expired', entryCount);
+      this.#roster.sender(appserviceId)?.backlog.forget();
+    }
   }
 
   /** Finishes or aborts attempts in flight, then gives back the leases, each within its bound. */

@@ -38,6 +38,8 @@ export class Roster {
   readonly #stop = new AbortController();
   /** Log position of the last entry known to be routed to anybody. */
   #tail = 0;
+  /** Wall clock as of which the states were read. */
+  #loadedTimeMs = 0;
   #mustLoad = true;
   #mustTurn = true;
   #sleeping: AbortController | null = null;
@@ -64,6 +66,11 @@ export class Roster {
     this.#running = this.#run();
   }
 
+  isWantedHere(appserviceId: string): boolean {
+    const { replicaId, liveReplicaIds } = this.#options.presence;
+    return wantedHolder(this.#context.serverName, appserviceId, liveReplicaIds) === replicaId;
+  }
+
   sender(appserviceId: string): Sender | undefined {
     return this.#senders.get(appserviceId);
   }
@@ -75,6 +82,13 @@ export class Roster {
 
   get tail(): number {
     return this.#tail;
+  }
+
+  /** Wall clock: what was stored some seconds before this is known here. While nobody else may write, that is now. */
+  get knownAsOfMs(): number {
+    const { presence } = this.#options;
+    const isAlone = !presence.isShared && presence.isPresent() && presence.lapseCount === this.#lapseCount && !this.#mustLoad;
+    return isAlone ? this.#context.clock.nowMs() : this.#loadedTimeMs;
   }
 
   /** Ids of all known states, in no order. */
@@ -165,7 +179,9 @@ export class Roster {
   }
 
   async #load(): Promise<void> {
+    const startedMs = this.#context.clock.nowMs();
     const states = await this.#options.writer.load();
+    this.#loadedTimeMs = startedMs;
     this.#mustLoad = false;
     for (const [appserviceId, state] of states) {
       const sender = this.#senders.get(appserviceId);
@@ -269,6 +285,7 @@ export class Roster {
     const { lapseCount } = this.#options.presence;
     if (lapseCount === this.#lapseCount) return;
     this.#lapseCount = lapseCount;
+    this.#mustLoad = true;
     for (const sender of [...this.#senders.values()]) {
       void sender.stop();
       this.#forget(sender);

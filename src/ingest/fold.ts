@@ -12,6 +12,7 @@ import type { FoldStore, PositionedRegistration } from '../store/port.ts';
 import type { RegistrationChange, Segment, StoredRegistration } from '../store/segment.ts';
 import { lastPosition } from '../store/segment.ts';
 import { DeviceKeysFold } from './device-keys.ts';
+import { OpenHolds } from './holds.ts';
 import { RoomCache } from './room-cache.ts';
 import { StreamPositions } from './stream-positions.ts';
 
@@ -36,6 +37,7 @@ export class Fold {
   readonly streams = new StreamPositions();
   readonly rooms: RoomCache;
   readonly deviceKeys = new DeviceKeysFold();
+  readonly holds = new OpenHolds();
   /** Log position of the last entry folded. */
   tail = 0;
   /** Log position of the newest registration change folded. */
@@ -62,6 +64,7 @@ export class Fold {
     fold.registrationsVersion = checkpoint.registrationsVersion;
     fold.streams.settle(checkpoint.streamPositions);
     fold.deviceKeys.apply(checkpoint.deviceKeys ?? []);
+    fold.holds.restore(checkpoint.holds ?? []);
     for (const stored of registrations) {
       const registration =
         stored.registration === null ? null : options.open(options.serverName, stored.appserviceId, stored.registration);
@@ -150,6 +153,7 @@ export class Fold {
     this.rooms.settle(segment.roomDeltas, position, applied);
     this.streams.settle(segment.streamPositions);
     if (segment.deviceKeys !== undefined) this.deviceKeys.apply(segment.deviceKeys);
+    if (segment.holds !== undefined) this.holds.apply(segment);
     this.tail = position;
   }
 

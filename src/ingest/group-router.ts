@@ -7,6 +7,7 @@
 import type { RoutedKind } from '../appservice/body-keys.ts';
 import type { CallOrder, CallPlace } from '../appservice/call-order.ts';
 import type { DeviceKeys } from '../appservice/device-extensions.ts';
+import type { RoutingEvent } from '../appservice/event.ts';
 import { interestedAppservices, roomDeltasOf } from '../appservice/interest.ts';
 import { RefusalError } from '../appservice/refusal.ts';
 import type { RoomState } from '../room/room-state.ts';
@@ -14,6 +15,9 @@ import type { Entry, RoomDelta, Route, Segment } from '../store/segment.ts';
 import type { Fold } from './fold.ts';
 import { GroupDeviceKeys } from './group-device-keys.ts';
 import { GroupEphemeral } from './group-ephemeral.ts';
+import { GroupHolds } from './group-holds.ts';
+import type { KnownAnswers } from './group-holds.ts';
+import type { Hold } from './holds.ts';
 import type { ItemSink } from './item-sink.ts';
 import { routeOthers } from './other-items.ts';
 import type { ParsedSubmission, SubmittedEvent, SubmittedRoom } from './submission.ts';
@@ -29,7 +33,15 @@ export interface SubmissionVerdict {
   readonly streamPosition: number;
 }
 
+/** What a group has to do with events that wait (holds.ts). */
+export interface GroupWaits {
+  /** Released before anything is routed, as far as they are open. */
+  readonly releases: readonly Pick<Hold, 'appserviceId' | 'roomId'>[];
+  readonly answers: KnownAnswers;
+}
+
 const NO_KEYS: readonly DeviceKeys[] = [];
+const NO_WAITS: GroupWaits = { releases: [], answers: { isAnswered: () => false } };
 
 interface RouteBuilder {
   readonly ranges: number[];
@@ -53,16 +65,21 @@ export class RoutedGroup implements ItemSink {
   readonly #otherKinds = new Map<number, RoutedKind>();
   readonly #deviceKeys: GroupDeviceKeys;
   readonly #ephemeral: GroupEphemeral;
+  /** Null: nothing waits and nobody is to be asked. */
+  readonly #holds: GroupHolds | null;
   /** See Segment.streamRuns. */
   readonly #runs = new Map<string, number[]>();
   /** Of the submission that is being routed. */
   #stream = '';
   #bytes = 0;
 
-  constructor(fold: Fold, submissions: readonly ParsedSubmission[]) {
+  constructor(fold: Fold, submissions: readonly ParsedSubmission[], { releases, answers }: GroupWaits = NO_WAITS) {
     this.#fold = fold;
+    const mayWait = fold.holds.count > 0 || submissions.some(({ unknownUserIds }) => unknownUserIds !== undefined);
+    this.#holds = mayWait ? new GroupHolds(fold, answers, (hold, jsons) => this.#putReleased(hold, jsons)) : null;
     this.#deviceKeys = new GroupDeviceKeys(fold, this);
     this.#ephemeral = new GroupEphemeral(fold, this);
+    for (const hold of releases) this.#holds?.release(hold);
     for (const submission of submissions) this.verdicts.push(this.#route(submission));
     this.#ephemeral.flush();
   }
@@ -79,6 +96,11 @@ export class RoutedGroup implements ItemSink {
   /** Pairs of an item and an appservice. */
   get routedCount(): number {
     return this.verdicts.reduce((sum, { routed }) => sum + routed, 0);
+  }
+
+  /** Pairs of an event and an appservice that go out without the appservice being asked, since too much waits. */
+  get unaskedCount(): number {
+    return this.#holds?.unaskedCount ?? 0;
   }
 
   undo(): void {
@@ -104,6 +126,7 @@ export class RoutedGroup implements ItemSink {
       ...(routes.length === 0 ? {} : { streamsBefore: this.#fold.streams.allPassed() }),
       ...(this.#runs.size === 0 ? {} : { streamRuns: Object.fromEntries(this.#runs) }),
       ...(this.#deviceKeys.told.length === 0 ? {} : { deviceKeys: this.#deviceKeys.told }),
+      ...(this.#holds === null || this.#holds.changes.length === 0 ? {} : { holds: this.#holds.changes }),
       registrationChanges: [],
       registrationsVersion: this.#fold.registrationsVersion,
       nonce,
@@ -127,7 +150,7 @@ export class RoutedGroup implements ItemSink {
   }
 
   #route(submission: ParsedSubmission): SubmissionVerdict {
-    const { stream, events, others, place } = submission;
+    const { stream, events, others, place, unknownUserIds } = submission;
     const passed = this.#passedOf(stream);
     this.#stream = stream;
     const refusal = this.#refusalBefore(place) ?? this.#rewound(submission, passed);
@@ -143,7 +166,7 @@ export class RoutedGroup implements ItemSink {
     for (const submitted of events) {
       if (isDuplicate(submitted, passed)) continue;
       accepted++;
-      routed += this.#routeEvent(submitted);
+      routed += this.#routeEvent(submitted, unknownUserIds);
       if (submitted.streamPosition !== 0) {
         this.passed.set(stream, submitted.streamPosition);
         this.seen.push({ stream, position: submitted.streamPosition, eventId: submitted.event.eventId });
@@ -223,25 +246,46 @@ export class RoutedGroup implements ItemSink {
     }
   }
 
-  #routeEvent({ event, streamPosition }: SubmittedEvent): number {
+  #routeEvent({ event, streamPosition }: SubmittedEvent, unknownUserIds: ReadonlySet<string> | undefined): number {
     const { rooms, index, serverName } = this.#fold;
     const room = rooms.get(event.roomId);
     const delta = roomDeltasOf(event, serverName);
     if (delta !== null) this.#apply(room, delta);
     const interested = interestedAppservices(event, room, index);
+    if (this.#holds !== null && interested.length > 0) return this.#routeOrHold(this.#holds, event, interested, unknownUserIds, streamPosition);
     if (event.type === 'm.room.encrypted' && index.hasDeviceExtensions) this.#deviceKeys.attachRoom(room, interested);
     return this.add('event', event.json, interested, streamPosition);
   }
 
+  #routeOrHold(holds: GroupHolds, event: RoutingEvent, interested: readonly string[], unknownUserIds: ReadonlySet<string> | undefined, streamPosition: number): number {
+    const { rooms, index } = this.#fold;
+    const { now, waits } = holds.divide(event, interested, unknownUserIds);
+    if (event.type === 'm.room.encrypted' && index.hasDeviceExtensions) this.#deviceKeys.attachRoom(rooms.get(event.roomId), now);
+    const at = this.#put('event', event.json, now, streamPosition);
+    holds.wait(waits, at);
+    return now.length + waits.length;
+  }
+
+  /** Its keys are those of now, which the appservice needs now. Without positions: they were counted when it was held. */
+  #putReleased({ appserviceId, roomId }: Pick<Hold, 'appserviceId' | 'roomId'>, jsons: readonly Uint8Array[]): void {
+    if (this.#fold.index.hasDeviceExtensions && jsons.some(isEncrypted)) this.#deviceKeys.attachRoom(this.#fold.rooms.get(roomId), [appserviceId]);
+    for (const json of jsons) this.#put('event', json, [appserviceId], 0);
+  }
+
   add(kind: RoutedKind, json: Uint8Array, appserviceIds: readonly string[], positions: number | ReadonlyMap<string, number>): number {
-    if (appserviceIds.length === 0) return 0;
+    if (appserviceIds.length > 0) this.#put(kind, json, appserviceIds, positions);
+    return appserviceIds.length;
+  }
+
+  /** Returns the index of the entry. */
+  #put(kind: RoutedKind, json: Uint8Array, appserviceIds: readonly string[], positions: number | ReadonlyMap<string, number>): number {
     const at = this.#json.push(json) - 1;
     if (kind !== 'event') this.#otherKinds.set(at, kind);
     if (typeof positions !== 'number') for (const [stream, position] of positions) this.#addToRuns(at, stream, position);
     else if (positions !== 0) this.#addToRuns(at, this.#stream, positions);
     this.#bytes += json.byteLength;
     for (const appserviceId of appserviceIds) this.#addToRoute(appserviceId, at, json.byteLength);
-    return appserviceIds.length;
+    return at;
   }
 
   #addToRuns(at: number, stream: string, streamPosition: number): void {
@@ -276,4 +320,10 @@ export class RoutedGroup implements ItemSink {
 /** Taken over before, as the stream's position says. */
 function isDuplicate({ streamPosition }: SubmittedEvent, passed: number): boolean {
   return streamPosition !== 0 && streamPosition <= passed;
+}
+
+function isEncrypted(json: Uint8Array): boolean {
+  // What is in the log is an event: it was parsed at the door.
+  const { type } = JSON.parse(Buffer.from(json.buffer, json.byteOffset, json.byteLength).toString()) as { readonly type: string };
+  return type === 'm.room.encrypted';
 }

@@ -24,9 +24,11 @@ import { StoreError } from '../store/errors.ts';
 import type { SegmentLog } from '../store/port.ts';
 import type { RegistrationChange, Segment } from '../store/segment.ts';
 import type { Fold, FoldedRegistration } from './fold.ts';
+import type { KnownAnswers } from './group-holds.ts';
 import { RoutedGroup } from './group-router.ts';
 import type { SubmissionVerdict } from './group-router.ts';
-import type { GroupLimits, PlannedChange, SubmissionItem } from './queue.ts';
+import type { Hold } from './holds.ts';
+import type { GroupLimits, PlannedChange, Release, SubmissionItem } from './queue.ts';
 import { IngestQueue } from './queue.ts';
 import type { ParsedSubmission, SubmissionResult } from './submission.ts';
 
@@ -51,11 +53,14 @@ export interface SegmentListener {
 export interface IngestMeter {
   group(entryCount: number, submissionCount: number): void;
   submitted(accepted: number, duplicates: number, routed: number): void;
+  /** Pairs of an event and an appservice that went out without a question, since too much waits already. */
+  unasked(count: number): void;
 }
 
 export interface LedgerOptions {
   readonly fold: Fold;
   readonly log: SegmentLog;
+  readonly answers: KnownAnswers;
   readonly listener: SegmentListener;
   readonly meter: IngestMeter;
   readonly clock: Clock;
@@ -92,6 +97,9 @@ export class Ledger implements AsyncDisposable {
   /** Folds the log from the checkpoint to its tail, then begins to take groups. Rejects with a StoreError. */
   async start(): Promise<void> {
     await this.#readOn();
+    while (!(await this.#fold.holds.readBack(this.#options.log, this.#fold.serverName))) {
+      if (!(await this.#readOn())) throw new StoreError('unreadable', 'the log lacks events that wait for an appservice');
+    }
     this.#running = Promise.all([this.#run(), this.#watch()]);
   }
 
@@ -124,6 +132,15 @@ export class Ledger implements AsyncDisposable {
   changeRegistrations(plan: PlannedChange): Promise<number> {
     if (this.#behind) return Promise.reject(new StoreError('unavailable', 'the log cannot be reached'));
     return this.#queue.offerChange(plan);
+  }
+
+  /**
+   * In its turn, if the hold is still open and `isDue` says so: routes what waits in it to its appservice, and resolves
+   * once that is durable. Rejects like {@link submit}.
+   */
+  release(hold: Hold, isDue: () => boolean): Promise<void> {
+    if (this.#behind) return Promise.reject(new StoreError('unavailable', 'the log cannot be reached'));
+    return this.#queue.offerRelease({ hold, isDue });
   }
 
   /** Between two groups: `use` sees rooms exactly as of the tail and must not wait. */
@@ -172,7 +189,10 @@ export class Ledger implements AsyncDisposable {
     if (work.kind === 'pause') return work.use();
     try {
       if (work.kind === 'submissions') await this.#appendSubmissions(work.items);
-      else if (work.kind === 'change') work.settle(await this.#appendChange(work.plan));
+      else if (work.kind === 'releases') {
+        await this.#appendReleases(work.releases);
+        work.settle();
+      } else if (work.kind === 'change') work.settle(await this.#appendChange(work.plan));
       else work.settle(await this.#appendPositions());
     } catch (error) {
       work.refuse(error);
@@ -193,8 +213,8 @@ export class Ledger implements AsyncDisposable {
     const submissions = items.map(({ submission }) => submission);
     for (;;) {
       await this.#loadRooms(submissions);
-      const group = new RoutedGroup(this.#fold, submissions);
-      const { random, clock, limits } = this.#options;
+      const { random, clock, limits, answers } = this.#options;
+      const group = new RoutedGroup(this.#fold, submissions, { releases: [], answers });
       if (group.routedCount > limits.groupRoutedMax && items.length > 1) {
         group.undo();
         const middle = items.length >>> 1;
@@ -218,6 +238,7 @@ export class Ledger implements AsyncDisposable {
     for (const { stream, position, eventId } of group.seen) streams.remember(stream, position, eventId);
     const logPosition = this.#fold.tail;
     meter.group(group.entryCount, items.length);
+    if (group.unaskedCount > 0) this.#tellUnasked(group.unaskedCount);
     this.#untold.push(() => {
       for (const [at, item] of items.entries()) settle(item, group.verdicts[at], logPosition, meter);
     });
@@ -236,12 +257,34 @@ export class Ledger implements AsyncDisposable {
     await rooms.load(missing);
   }
 
+  #tellUnasked(count: number): void {
+    this.#options.meter.unasked(count);
+    this.#options.logger.warn({ server_name: this.#fold.serverName, event_count: count }, 'events were routed without asking about unknown users, since too much waits for answers already');
+  }
+
+  async #appendReleases(wanted: readonly Release[]): Promise<void> {
+    const { random, clock, answers } = this.#options;
+    for (;;) {
+      const releases = wanted.filter(({ hold, isDue }) => this.#fold.holds.isOpen(hold) && isDue()).map(({ hold }) => hold);
+      if (releases.length === 0) return;
+      await this.#fold.rooms.load(new Set(releases.map(({ roomId }) => roomId)));
+      const group = new RoutedGroup(this.#fold, [], { releases, answers });
+      if ((await this.#append(group.segment(random.hex(12), clock.nowMs()), () => group.undo(), [])) === 'appended') return;
+    }
+  }
+
   async #appendChange(plan: PlannedChange): Promise<number> {
     for (;;) {
       const changes = plan(this.#fold.registrations);
       if (changes.length === 0) return this.#fold.registrationsVersion;
       const position = this.#fold.tail + 1;
       const registrations = this.#fold.after(changes, position);
+      // Nobody is left to be asked: what waits becomes part of the queue, and shares its fate.
+      const unasked = [...this.#fold.holds.all()].filter(({ appserviceId }) => (registrations.get(appserviceId)?.registration?.url ?? null) === null);
+      if (unasked.length > 0) {
+        await this.#appendReleases(unasked.map((hold) => ({ hold, isDue: () => true })));
+        continue;
+      }
       const index = await this.#fold.compile(registrations);
       if ((await this.#append(this.#markSegment(changes), () => undefined, [], { registrations, index })) === 'appended') return position;
     }

@@ -1,11 +1,13 @@
 /**
  * What waits for the append loop, first come first served, bounded in count and bytes. Taking joins all submissions
- * that wait, up to the limits of a group; a registration change or a pause stands alone, in its place.
+ * that wait, up to the limits of a group; so do releases of holds, which are bounded together (holds.ts); a registration
+ * change or a pause stands alone, in its place.
  */
 import { RefusalError } from '../appservice/refusal.ts';
 import type { Clock } from '../clock.ts';
 import type { RegistrationChange } from '../store/segment.ts';
 import type { FoldedRegistration } from './fold.ts';
+import type { Hold } from './holds.ts';
 import type { ParsedSubmission, SubmissionResult } from './submission.ts';
 
 export interface GroupLimits {
@@ -36,6 +38,17 @@ interface ChangeItem extends Waiting<number> {
   readonly plan: PlannedChange;
 }
 
+/** A hold to release, if that is due in its turn. */
+export interface Release {
+  readonly hold: Hold;
+  readonly isDue: () => boolean;
+}
+
+interface ReleaseItem extends Waiting<void> {
+  readonly kind: 'release';
+  readonly release: Release;
+}
+
 interface FlushItem extends Waiting<void> {
   readonly kind: 'flush';
 }
@@ -46,10 +59,11 @@ interface PauseItem {
   refuse(error: unknown): void;
 }
 
-type Item = SubmissionItem | ChangeItem | FlushItem | PauseItem;
+type Item = SubmissionItem | ReleaseItem | ChangeItem | FlushItem | PauseItem;
 
 export type Work =
   | { readonly kind: 'submissions'; readonly items: readonly SubmissionItem[]; refuse(error: unknown): void }
+  | { readonly kind: 'releases'; readonly releases: readonly Release[]; settle(): void; refuse(error: unknown): void }
   | ChangeItem
   | FlushItem
   | PauseItem;
@@ -102,6 +116,10 @@ export class IngestQueue {
     return new Promise((settle, refuse) => this.#put({ kind: 'change', plan, settle, refuse }));
   }
 
+  offerRelease(release: Release): Promise<void> {
+    return new Promise((settle, refuse) => this.#put({ kind: 'release', release, settle, refuse }));
+  }
+
   offerFlush(): Promise<void> {
     return new Promise((settle, refuse) => this.#put({ kind: 'flush', settle, refuse }));
   }
@@ -136,8 +154,23 @@ export class IngestQueue {
     }
     const next = this.#items[this.#head];
     if (next === undefined) return null;
-    if (next.kind !== 'submission') return this.#shift(next);
-    return this.#takeGroup();
+    if (next.kind === 'submission') return this.#takeGroup();
+    return next.kind === 'release' ? this.#takeReleases() : this.#shift(next);
+  }
+
+  #takeReleases(): Work {
+    const items: ReleaseItem[] = [];
+    for (let next = this.#items[this.#head]; next?.kind === 'release'; next = this.#items[this.#head]) items.push(this.#shift(next));
+    return {
+      kind: 'releases',
+      releases: items.map(({ release }) => release),
+      settle: () => {
+        for (const item of items) item.settle();
+      },
+      refuse: (error) => {
+        for (const item of items) item.refuse(error);
+      },
+    };
   }
 
   #takeGroup(): Work {

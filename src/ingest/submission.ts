@@ -62,6 +62,8 @@ export interface ParsedSubmission {
   readonly rooms: readonly SubmittedRoom[];
   /** Undefined: nothing but events. */
   readonly others?: OtherItems | undefined;
+  /** Local users without an account, whom appservices are asked about before they get an event that concerns one. Undefined: none. */
+  readonly unknownUserIds?: ReadonlySet<string> | undefined;
   /** JSON bytes of the events and other items together. */
   readonly bytes: number;
   /** Among the submissions of its call; undefined: it stands alone. */

@@ -5,12 +5,22 @@
  *   checkpoint   the fold is saved, so that a start replays little and the log may be trimmed
  *   trim         segments that everybody is past are removed, in bounded steps
  *
+ * Ephemeral entries hold no segment back for longer than their age, however long their appservice is away:
+ *
+ *   appended ──── within its age: delivered ────▶│ age ──── margin ────▶│ a segment in which they are all that an
+ *                                                │ left out at the cut  │ appservice waits for goes, unless they are in
+ *                                                                       │ a transaction, which keeps its bytes
+ *
+ * So an appservice that is down for a week costs the store some minutes of ephemeral data, and all of its events. The
+ * margin is for what a replica may not know yet: a transaction that another has cut. It is counted from when the states
+ * were last read, not from now, since a process may have been stopped in between.
+ *
  * Each is safe to miss and safe to repeat. A failing store is tried again at the next turn.
  */
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import { StoreError } from '../store/errors.ts';
-import type { Checkpoint, FoldStore, SegmentLog } from '../store/port.ts';
+import type { Checkpoint, ExpiredEntries, FoldStore, SegmentLog } from '../store/port.ts';
 import type { Fold } from './fold.ts';
 import type { Ledger } from './ledger.ts';
 
@@ -22,6 +32,12 @@ export interface UpkeepOptions {
   readonly logger: Logger;
   /** Delivered position by appservice, parked ones included; what it lacks is held at the beginning of its registration. */
   readonly deliveredPositions: () => ReadonlyMap<string, number>;
+  /** Log position up to which each appservice has had a transaction cut, as far as was stored by then. */
+  readonly cutPositions: () => { readonly asOfMs: number; readonly positions: ReadonlyMap<string, number> };
+  /** Told of ephemeral entries that went undelivered. */
+  readonly expired: (all: readonly ExpiredEntries[]) => void;
+  /** Ephemeral entries that wait longer are not cut any more. */
+  readonly ephemeralAgeMaxMs: number;
   /** Turn of the loop; positions that ran ahead are durable after at most this. */
   readonly intervalMs: number;
   readonly checkpointIntervalMs: number;
@@ -35,8 +51,11 @@ export interface UpkeepOptions {
   readonly trimCallsMax: number;
 }
 
-function savedKeys({ deviceKeys }: Fold): Pick<Checkpoint, 'deviceKeys'> {
-  return deviceKeys.userCount === 0 ? {} : { deviceKeys: deviceKeys.all() };
+/** From the age at which ephemeral entries are cut no more to when they may go. */
+const EXPIRED_MARGIN_MS = 120_000;
+
+function savedParts({ deviceKeys, holds }: Fold): Pick<Checkpoint, 'deviceKeys' | 'holds'> {
+  return { ...(deviceKeys.userCount === 0 ? {} : { deviceKeys: deviceKeys.all() }), ...(holds.count === 0 ? {} : { holds: holds.toStored() }) };
 }
 
 export class Upkeep implements AsyncDisposable {
@@ -66,7 +85,7 @@ export class Upkeep implements AsyncDisposable {
     const changes = await ledger.betweenGroups(() => ({
       rooms: fold.rooms.beginSave(),
       registrations: fold.takeChangedRegistrations(),
-      checkpoint: { position: fold.tail, streamPositions: fold.streams.durable(), registrationsVersion: fold.registrationsVersion, ...savedKeys(fold) },
+      checkpoint: { position: fold.tail, streamPositions: fold.streams.durable(), registrationsVersion: fold.registrationsVersion, ...savedParts(fold) },
     }));
     this.#checkpointTimeMs = clock.monotonicMs();
     try {
@@ -82,16 +101,21 @@ export class Upkeep implements AsyncDisposable {
 
   /** One step of trimming. Rejects with a StoreError. */
   async trim(): Promise<void> {
-    const { fold, store, clock, retentionMs, trimSegmentsMax, trimCallsMax } = this.#options;
+    const { fold, store, clock, retentionMs, ephemeralAgeMaxMs, trimSegmentsMax, trimCallsMax } = this.#options;
     this.#trimTimeMs = clock.monotonicMs();
     for (let calls = 0; calls < trimCallsMax; calls++) {
+      const nowMs = clock.nowMs();
+      const cut = this.#options.cutPositions();
       const outcome = await store.trim(fold.serverName, {
         after: this.#trimAfter,
-        through: this.#checkpointPosition,
-        beforeMs: clock.nowMs() - retentionMs,
+        // What is held is read from its segments after a start, and so is what was written beside it.
+        through: Math.min(this.#checkpointPosition, fold.holds.oldestSegment - 1),
+        beforeMs: nowMs - retentionMs,
         deliveredPositions: this.#heldPositions(),
+        expired: { beforeMs: Math.min(nowMs, cut.asOfMs) - ephemeralAgeMaxMs - EXPIRED_MARGIN_MS, cutThrough: cut.positions },
         segmentsMax: trimSegmentsMax,
       });
+      if (outcome.expired.length > 0) this.#options.expired(outcome.expired);
       this.#trimAfter = outcome.nextAfter ?? 0;
       if (outcome.nextAfter === null) return;
     }

@@ -8,7 +8,8 @@
  *                                                                 └─▶ no answer   again after a pause, then the next one
  *
  * "No" is told only if all candidates said it: one that failed, or gave no answer, could have said yes. Nothing is
- * remembered once a query has ended. Queries for the same identifier that overlap are one. They have connections of
+ * remembered once a query has ended. Queries for the same identifier and candidates that overlap are one, and where they
+ * have some candidates in common, each of those is asked once and its answer is for both (R121). They have connections of
  * their own, and so many of one appservice at a time, so one that hangs holds up neither its transactions nor others.
  */
 import { backoffMs } from '../appservice/backoff.ts';
@@ -59,6 +60,12 @@ type Verdict =
   | { readonly kind: 'yes' | 'no' | 'failed'; readonly path: AppserviceResult['path']; readonly httpStatus: number }
   | { readonly kind: 'no_answer'; readonly failure: OutboundFailure };
 
+/** One candidate that is being asked. */
+interface Asking {
+  readonly registration: Registration;
+  readonly verdict: Promise<Verdict>;
+}
+
 interface Query {
   readonly serverName: string;
   readonly subject: ProvisionSubject;
@@ -72,6 +79,7 @@ export class Provisioning implements AsyncDisposable {
   readonly #targets = new AppserviceTargets();
   readonly #ending = new AbortController();
   readonly #underWay = new Map<string, Promise<Provision>>();
+  readonly #asking = new Map<string, Asking>();
   /** By the owner of the connections. */
   readonly #asked = new Map<string, number>();
 
@@ -90,7 +98,7 @@ export class Provisioning implements AsyncDisposable {
    */
   query(serverName: string, subject: ProvisionSubject, candidates: readonly Registration[]): Promise<Provision> {
     if (candidates.length === 0) return Promise.resolve({ exists: false, appserviceId: undefined });
-    const key = JSON.stringify([serverName, subject.kind, subject.identifier]);
+    const key = JSON.stringify([serverName, subject.kind, subject.identifier, ...candidates.map(({ id }) => id)]);
     const known = this.#underWay.get(key);
     if (known !== undefined) return known;
     const { clock, queriesMax, totalTimeoutMs } = this.#options;
@@ -107,21 +115,29 @@ export class Provisioning implements AsyncDisposable {
   }
 
   async #askAll(query: Query, candidates: readonly Registration[]): Promise<Provision> {
-    const { serverName, subject } = query;
     const silent: string[] = [];
     const failed: string[] = [];
     for (const registration of candidates) {
-      const verdict = await this.#ask(query, registration);
-      if (verdict.kind === 'yes') {
-        this.#options.events.emit({ serverName, timeMs: this.#options.clock.nowMs(), event: provisionedEvent(subject, registration.id) });
-        return { exists: true, appserviceId: registration.id };
-      }
+      const verdict = await this.#askOnce(query, registration);
+      if (verdict.kind === 'yes') return { exists: true, appserviceId: registration.id };
       if (verdict.kind === 'no_answer') silent.push(registration.id);
       if (verdict.kind === 'failed') failed.push(registration.id);
     }
     if (silent.length > 0) throw timedOut(silent);
     if (failed.length > 0) throw unavailable(failed);
     return { exists: false, appserviceId: undefined };
+  }
+
+  #askOnce(query: Query, registration: Registration): Promise<Verdict> {
+    const { serverName, subject } = query;
+    const key = JSON.stringify([serverName, subject.kind, subject.identifier, registration.id]);
+    const known = this.#asking.get(key);
+    if (known?.registration === registration) return known.verdict;
+    const verdict = this.#ask(query, registration).finally(() => {
+      if (this.#asking.get(key)?.verdict === verdict) this.#asking.delete(key);
+    });
+    this.#asking.set(key, { registration, verdict });
+    return verdict;
   }
 
   async #ask(query: Query, registration: Registration): Promise<Verdict> {
@@ -164,7 +180,7 @@ export class Provisioning implements AsyncDisposable {
   }
 
   #told({ serverName, subject }: Query, { id }: Registration, verdict: Verdict, attemptCount: number, beganMs: number): Verdict {
-    const { clock, logger, operations } = this.#options;
+    const { clock, logger, events, operations } = this.#options;
     operations?.operated({ serverName, appserviceId: id, kind: 'query', failed: verdict.kind === 'failed' || verdict.kind === 'no_answer' });
     const fields = {
       server_name: serverName,
@@ -177,6 +193,7 @@ export class Provisioning implements AsyncDisposable {
     };
     if (verdict.kind === 'yes' || verdict.kind === 'no') logger.info(fields, 'query');
     else logger.warn(fields, 'query failed');
+    if (verdict.kind === 'yes') events.emit({ serverName, timeMs: clock.nowMs(), event: provisionedEvent(subject, id) });
     return verdict;
   }
 

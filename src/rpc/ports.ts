@@ -26,6 +26,8 @@ export interface Submission {
   readonly rooms: readonly RoomContext[];
   /** Undefined: nothing but events. */
   readonly others?: OtherItems | undefined;
+  /** Undefined: none. */
+  readonly unknownUserIds?: readonly string[] | undefined;
   /** Among the messages of one stream; undefined: a call of its own. */
   readonly place?: CallPlace | undefined;
 }

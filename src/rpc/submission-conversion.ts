@@ -9,6 +9,7 @@ const ROOMS_MAX = 1000;
 const ROOM_ID_BYTES_MAX = 1024;
 const ALIASES_MAX = 1000;
 const MEMBERS_MAX = 200_000;
+const UNKNOWN_USERS_MAX = 1000;
 
 type Request = MessageShape<typeof SubmitEventsRequestSchema>;
 
@@ -25,11 +26,13 @@ export function submissionFrom(request: Request): Submission {
   const { events, rooms } = request;
   boundItems(request);
   const others = othersFrom(request);
+  const unknownUserIds = bounded(request.unknownUserIds, UNKNOWN_USERS_MAX, 'unknown_user_ids') ?? [];
   return {
     stream: streamName(request.stream),
     events: events.map(({ json, streamPosition }, at) => ({ json, streamPosition: position(streamPosition, `events[${at}].stream_position`) })),
     rooms: roomContextsFrom(rooms),
     ...(others === undefined ? {} : { others }),
+    ...(unknownUserIds.length === 0 ? {} : { unknownUserIds }),
   };
 }
 

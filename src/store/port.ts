@@ -20,6 +20,21 @@ export type AppendOutcome =
   /** Another segment has that position. Nothing was written. Read on from there. */
   | { readonly kind: 'lost' };
 
+/**
+ * Which ephemeral entries nobody is owed any more: those of segments written before `beforeMs` that begin above the
+ * appservice's position in `cutThrough`, up to which they may be in a transaction. One that is absent there is owed all.
+ */
+export interface ExpiredTerms {
+  readonly beforeMs: number;
+  readonly cutThrough: ReadonlyMap<string, number>;
+}
+
+/** Ephemeral entries that went without having been delivered. */
+export interface ExpiredEntries {
+  readonly appserviceId: string;
+  readonly entryCount: number;
+}
+
 export interface TrimRequest {
   /** Segments with a first position at or below this are not looked at. */
   readonly after: number;
@@ -29,12 +44,16 @@ export interface TrimRequest {
   readonly beforeMs: number;
   /** Delivered position by appservice. One that is absent holds nothing back. */
   readonly deliveredPositions: ReadonlyMap<string, number>;
+  /** Absent: nothing is. */
+  readonly expired?: ExpiredTerms;
   /** Look at no more than this many segments. */
   readonly segmentsMax: number;
 }
 
 export interface TrimOutcome {
   readonly removedSegments: number;
+  /** One for each appservice that lost some, in any order. */
+  readonly expired: readonly ExpiredEntries[];
   /** Pass as `after` to go on; null when the end was reached. */
   readonly nextAfter: number | null;
 }
@@ -90,7 +109,8 @@ export interface SegmentLog {
   measureRoutes(serverName: string, after: ReadonlyMap<string, number>, through: number): Promise<RouteMeasure[]>;
   /**
    * Removes segments that everybody is past: those that end at or below `through`, are older than `beforeMs`, and whose
-   * every route's last entry is at or below that appservice's delivered position. The newest segment always stays.
+   * every route is past: its last entry is at or below that appservice's delivered position, or it has nothing but
+   * entries that are expired. The newest segment always stays.
    */
   trim(serverName: string, request: TrimRequest): Promise<TrimOutcome>;
 }
@@ -105,12 +125,24 @@ export interface StoredRoom {
   readonly partialMembers: Readonly<Record<string, boolean>>;
 }
 
+/** Events of one room that wait for one appservice, in order, by where their bytes are: those segments are not trimmed. */
+export interface StoredHold {
+  readonly appserviceId: string;
+  readonly roomId: string;
+  /** To be asked about. */
+  readonly userIds: readonly string[];
+  /** The first log position of a segment, and which of its entries. At most 5,000 in all holds together. */
+  readonly entries: readonly { readonly firstPosition: number; readonly index: number }[];
+}
+
 /** Everything up to `position` is materialised in the room and registration documents. */
 export interface Checkpoint {
   readonly position: number;
   readonly streamPositions: Readonly<Record<string, number>>;
   /** The latest numbers of keys of devices; at most 10,000 devices. Absent: none are known. */
   readonly deviceKeys?: readonly DeviceKeys[];
+  /** What waits until an appservice has been asked; at most 1,000. Absent: nothing does. */
+  readonly holds?: readonly StoredHold[];
   /** Log position of the newest registration change at or below `position`. */
   readonly registrationsVersion: number;
 }

@@ -22,13 +22,13 @@ const ROUTE_NUMBERS = 3;
 /** The order is part of the format; append only. */
 const KINDS: readonly EntryKind[] = ['event', 'ephemeral', 'to_device', 'device_list', 'mark', 'device_keys'];
 
-interface Facts extends Pick<Segment, 'roomDeltas' | 'streamPositions' | 'streamsBefore' | 'streamRuns' | 'deviceKeys' | 'registrationChanges' | 'registrationsVersion' | 'nonce' | 'timeMs'> {
+interface Facts extends Pick<Segment, 'roomDeltas' | 'streamPositions' | 'streamsBefore' | 'streamRuns' | 'deviceKeys' | 'holds' | 'registrationChanges' | 'registrationsVersion' | 'nonce' | 'timeMs'> {
   readonly appserviceIds: readonly string[];
 }
 
 /** The bytes stand in a buffer of their own, which may be handed over whole. */
 export function encodeSegment(segment: Segment): Uint8Array<ArrayBuffer> {
-  const { routes, roomDeltas, streamPositions, streamsBefore, streamRuns, deviceKeys, registrationChanges, registrationsVersion, nonce, timeMs, entries } = segment;
+  const { routes, roomDeltas, streamPositions, streamsBefore, streamRuns, deviceKeys, holds, registrationChanges, registrationsVersion, nonce, timeMs, entries } = segment;
   const facts: Facts = {
     appserviceIds: routes.map(({ appserviceId }) => appserviceId),
     roomDeltas,
@@ -36,6 +36,7 @@ export function encodeSegment(segment: Segment): Uint8Array<ArrayBuffer> {
     ...(streamsBefore === undefined ? {} : { streamsBefore }),
     ...(streamRuns === undefined ? {} : { streamRuns }),
     ...(deviceKeys === undefined ? {} : { deviceKeys }),
+    ...(holds === undefined ? {} : { holds }),
     registrationChanges,
     registrationsVersion,
     nonce,

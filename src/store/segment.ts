@@ -41,6 +41,13 @@ export type RoomDelta =
   /** A snapshot of the local aliases; null as above. */
   | { readonly kind: 'aliases'; readonly roomId: string; readonly roomAliases: readonly string[] | null };
 
+/** What a segment does to the events of a room that wait for one appservice until it has been asked about users (ingest/holds.ts). Applied in order. */
+export type HoldChange =
+  /** These entries of the segment wait behind what waits already, and `userIds` are to be asked about besides. */
+  | { readonly kind: 'held'; readonly appserviceId: string; readonly roomId: string; readonly userIds: readonly string[]; readonly indexes: readonly number[] }
+  /** What has waited is routed by this segment, as entries of its own, and nothing waits any more. */
+  | { readonly kind: 'released'; readonly appserviceId: string; readonly roomId: string };
+
 /** A registration put or removed at this point of the log. */
 export type RegistrationChange =
   /**
@@ -70,6 +77,8 @@ export interface Segment {
   readonly streamRuns?: Readonly<Record<string, readonly number[]>>;
   /** The latest numbers of keys of devices that an appservice is told of. Absent: none changed. */
   readonly deviceKeys?: readonly DeviceKeys[];
+  /** Absent: nothing begins to wait and nothing ends. */
+  readonly holds?: readonly HoldChange[];
   readonly registrationChanges: readonly RegistrationChange[];
   /** Log position of the newest registration change that the routes were decided with; 0 before any. */
   readonly registrationsVersion: number;
@@ -77,6 +86,14 @@ export interface Segment {
   readonly nonce: string;
   /** The writer's wall clock. */
   readonly timeMs: number;
+}
+
+/** True if the appservice gets nothing of this segment but ephemeral entries. */
+export function isEphemeralRoute({ entries }: Pick<Segment, 'entries'>, { ranges }: Pick<Route, 'ranges'>): boolean {
+  for (let range = 0; range + 1 < ranges.length; range += 2) {
+    for (let index = ranges[range] ?? 0; index <= (ranges[range + 1] ?? -1); index++) if (entries[index]?.kind !== 'ephemeral') return false;
+  }
+  return ranges.length > 0;
 }
 
 /** Log position of the last entry. */

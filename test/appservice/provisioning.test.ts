@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { NamespaceIndex } from '../../src/appservice/namespaces.ts';
-import { provisioners } from '../../src/appservice/provisioning.ts';
+import { provisioners, unknownUsers } from '../../src/appservice/provisioning.ts';
 import { RefusalError } from '../../src/appservice/refusal.ts';
 import type { Registration } from '../../src/appservice/registration.ts';
 import { registration, SERVER } from '../support/routing.ts';
@@ -37,6 +37,15 @@ test('R111 nobody is asked about what is remote, or about the own user of an app
 
 test('R3 an appservice without a url is not asked', async () => {
   assert.deepEqual(await asked([registration('silent', { ...claims('@.*'), url: null }), registration('all', claims('@.*'))], 'users', '@x:hs.test'), ['all']);
+});
+
+test('M5 R111 unknown users are users of this homeserver, and what is none is refused by its place', () => {
+  assert.deepEqual([...unknownUsers(['@x:hs.test', '@ü/%2F\n:hs.test', '@x:hs.test'], SERVER)], ['@x:hs.test', '@ü/%2F\n:hs.test']);
+  assert.equal(unknownUsers([`@${'x'.repeat(246)}:hs.test`], SERVER).size, 1);
+  const wrong = ['', '@', 'x:hs.test', '#x:hs.test', '@x', '@x:', '@x:other.test', '@x:hs.test:8448', '@x:hs.test\n', '@\ud800:hs.test', `@${'x'.repeat(247)}:hs.test`, `@${'x'.repeat(10_000)}:hs.test`];
+  for (const userId of wrong) {
+    assert.throws(() => unknownUsers(['@x:hs.test', userId], SERVER), (error) => error instanceof RefusalError && error.reason === 'INVALID_FIELD' && error.details.field === 'unknown_user_ids[1]' && !error.message.includes('xxx'), userId);
+  }
 });
 
 test('what is no user ID, or no room alias, is refused by the name of its field', async () => {

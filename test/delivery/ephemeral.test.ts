@@ -179,3 +179,46 @@ test('R87 ten thousand receipts a second for one room, a minute long, leave in f
   assert.deepEqual(newest, new Map(users.map((user) => [user, '$59'])), 'everybody’s newest receipt is there, and last');
   assert.deepEqual(world.received('a'), ['{"event_id":"e1"}', '{"event_id":"e2"}']);
 });
+
+test('R88 the log is told what a transaction still holds, also after a 413, and what went from it expired is counted and no longer waits', async () => {
+  const world = await downWorld();
+  const [process] = world.processes;
+  assert.ok(process !== undefined);
+  const { delivery } = process;
+  world.routeKinds(['a'], [event('e1'), typing('!r')]);
+  await world.quiet();
+  world.routeKinds(['a'], [typing('!s'), typing('!t')]);
+  world.routeKinds(['a'], [event('e2')]);
+  await world.quiet();
+  const through = 3;
+  assert.deepEqual(delivery.cutPositions(), { asOfMs: world.clock.nowMs(), positions: new Map([['a', through]]) });
+  assert.equal((await delivery.status('a')).backlogEntries, 5);
+  world.store.entries.splice(world.store.entries.findIndex(({ position }) => position === 4), 2);
+  delivery.expired([{ appserviceId: 'a', entryCount: 2 }, { appserviceId: 'elsewhere', entryCount: 1 }]);
+  assert.deepEqual(leftOut(world), ['left out a ephemeral expired 2', 'left out elsewhere ephemeral expired 1']);
+  await world.advance(1_000);
+  assert.equal((await delivery.status('a')).backlogEntries, 3);
+  let sent = 0;
+  world.answer = () => (sent++ === 0 ? TOO_LARGE : DOWN);
+  await delivery.retryNow('a');
+  await world.quiet();
+  assert.deepEqual(delivery.cutPositions().positions, new Map([['a', through]]));
+  await recover(world);
+  assert.deepEqual([world.received('a').length, (await delivery.status('a')).backlogEntries], [2, 0]);
+});
+
+test('R88 where others may deliver too, what is cut is known as of the last look at their states', async () => {
+  const world = new DeliveryWorld();
+  world.put('a', { receive_ephemeral: true });
+  const process = await world.start({ exclusive: false });
+  const { delivery } = process;
+  const before = delivery.cutPositions().asOfMs;
+  assert.ok(before <= world.clock.nowMs());
+  const thaw = world.freeze(process);
+  await world.advance(60_000);
+  assert.equal(delivery.cutPositions().asOfMs, before);
+  thaw();
+  await world.advance(5_000);
+  assert.ok(delivery.cutPositions().asOfMs > before + 60_000);
+  await world.stop(process);
+});

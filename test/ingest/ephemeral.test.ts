@@ -168,6 +168,10 @@ test('I7 an ephemeral event shares the stream and its positions with all other i
   assert.deepEqual([first.accepted, first.duplicates, first.streamPosition], [2, 0, 4]);
   const again = await opened.ledger.submit(submit([{ ...typing([]), at: 3 }, { ...typing([PERSON]), at: 5 }]));
   assert.deepEqual([again.accepted, again.duplicates, again.routed, again.streamPosition], [1, 1, 1, 5]);
+  await Promise.all([6, 7].map((at) => opened.ledger.submit(submit([{ ...read(`@p${at}:hs.test`, '$1'), at }]))));
+  await Promise.all(['one', 'other'].map((stream, at) => opened.ledger.submit({ ...submit([{ ...read(`@p${at}:hs.test`, '$1'), at: 9 }]), stream })));
+  const runs = log.segments.slice(-4).map(({ streamRuns }) => streamRuns);
+  assert.deepEqual(runs, [{ '': [0, 3, 1] }, { '': [0, 5, 1] }, { '': [0, 6, 1] }, { one: [0, 9, 1], other: [0, 9, 1] }], 'what was put together stands where the first of it did');
 });
 
 test('R87 ten thousand receipts of one room, as fast as they come, are few segments of one entry each', async () => {

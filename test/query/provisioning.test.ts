@@ -258,6 +258,33 @@ test('all attempts of all candidates end within the total time-out', async () =>
   await assert.rejects(asking, refusedWith('APPSERVICE_QUERY_TIMEOUT', { errcode: 'M_UNKNOWN', http_status: '408', appservice_ids: 'a,b,c' }));
 });
 
+test('R121 M8 queries with some candidates in common ask each of those once, and a yes is told once', async () => {
+  await using world = new QueryWorld();
+  const held: (() => void)[] = [];
+  await using first = await Receiver.start((connection, request) => void held.push(() => yes(connection, request)));
+  await using second = await Receiver.start(no);
+  const [irc, other] = [as('irc', first), as('other', second)];
+  const alone = world.ask([irc]);
+  await first.received(1);
+  const both = world.ask([other, irc]);
+  const again = world.ask([irc]);
+  await second.received(1);
+  await settle();
+  held[0]?.();
+  for (const answered of [alone, both, again]) assert.deepEqual(await answered, { exists: true, appserviceId: 'irc' });
+  assert.deepEqual([first.requests.length, second.requests.length, world.events.length], [1, 1, 1]);
+});
+
+test('R20 a registration that changed is asked anew while the old one still hangs', async () => {
+  await using world = new QueryWorld();
+  await using old = await Receiver.start(hang);
+  await using changed = await Receiver.start(yes);
+  const hanging = assert.rejects(world.ask([as('irc', old)]), refusedWith('APPSERVICE_QUERY_TIMEOUT'));
+  await old.received(1);
+  assert.deepEqual(await world.ask([as('irc', changed), as('second', changed)]), { exists: true, appserviceId: 'irc' });
+  await world.ended(hanging);
+});
+
 test('R121 queries for the same identifier that overlap are one; for others, and once it has ended, they are not', async () => {
   await using world = new QueryWorld();
   await using receiver = await Receiver.start(hang, yes);

@@ -31,8 +31,8 @@ function vault(): Vault {
 async function open(log: MemoryLog): Promise<{ registrar: Registrar; files(): Promise<RegistrationFiles> } & AsyncDisposable> {
   const sealer = vault();
   const fold = await Fold.load({ serverName: SERVER, store: log, open: (...stored) => sealer.open(...stored), pause: () => systemClock.pause(), roomsMax: 100 });
-  const meter = { group: () => undefined, submitted: () => undefined };
-  const ledger = new Ledger({ fold, log, listener: { segmentFolded: () => undefined }, meter, clock: systemClock, random: systemRandom, logger: silent, limits: LIMITS });
+  const meter = { group: () => undefined, submitted: () => undefined, unasked: () => undefined };
+  const ledger = new Ledger({ fold, log, answers: { isAnswered: () => false }, listener: { segmentFolded: () => undefined }, meter, clock: systemClock, random: systemRandom, logger: silent, limits: LIMITS });
   await ledger.start();
   const registrar = new Registrar({ serverName: SERVER, registrations: () => fold.registrations, ledger, vault: sealer, registrationsMax: 100 });
   return {

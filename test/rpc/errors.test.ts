@@ -108,6 +108,7 @@ for (const protocol of PROTOCOLS) {
     assert.equal(await submit({ stream: 's'.repeat(256) }), 'stream');
     assert.equal(await submit({ rooms: Array.from({ length: 1_001 }, () => ({ roomId: '!r' })) }), 'rooms');
     assert.equal(await submit({ rooms: [{ roomId: '' }] }), 'rooms[0].room_id');
+    assert.equal(await submit({ unknownUserIds: Array.from({ length: 1_001 }, () => '@x:a.test') }), 'unknown_user_ids');
     assert.equal(await submit({ rooms: [{ roomId: '!r', localAliases: { roomAliases: Array.from({ length: 1_001 }, () => '#a') } }] }), 'rooms[0].local_aliases.room_aliases');
     assert.equal(await fieldOf(call(doors, protocol, router.checkNamespace, {}, TOKENS.homeserver)), 'subject');
     const subject = { case: 'userId', value: '@x:a.test' } as const;

@@ -36,6 +36,18 @@ for (const protocol of PROTOCOLS) {
     );
   });
 
+  test(`M5 SubmitEvents hands over the unknown users, and none where there are none, by ${protocol}`, async () => {
+    await using doors = await Doors.open();
+    const seen: (readonly string[] | undefined)[] = [];
+    doors.house.router.submit = ({ unknownUserIds }) => {
+      seen.push(unknownUserIds);
+      return Promise.resolve({ streamPosition: 0, logPosition: 1, accepted: 0, duplicates: 0, routed: 0, wantedRoomIds: [] });
+    };
+    await call(doors, protocol, router.submitEvents, { unknownUserIds: ['@irc_ü/%:a.test', '@b:a.test'] }, TOKENS.homeserver);
+    await call(doors, protocol, router.submitEvents, {}, TOKENS.homeserver);
+    assert.deepEqual(seen, [['@irc_ü/%:a.test', '@b:a.test'], undefined]);
+  });
+
   test(`the other methods of AppserviceRouter answer by ${protocol}`, async () => {
     await using doors = await Doors.open();
     const asked: AuthorizeRequest[] = [];

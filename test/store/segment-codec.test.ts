@@ -15,6 +15,10 @@ const delta = fc.oneof(
 );
 const change = fc.record({ kind: fc.constant('put' as const), appserviceId: fc.string({ unit: 'binary' }), registration: fc.string({ unit: 'binary' }).map(registrationOf), resumeParked: fc.boolean() }, { noNullPrototype: true });
 const route = fc.record({ appserviceId: fc.string({ unit: 'binary' }), ranges: fc.array(fc.nat()), entryCount: fc.nat(), bytes: fc.nat() }, { noNullPrototype: true });
+const hold = fc.oneof(
+  fc.record({ kind: fc.constant('held' as const), appserviceId: fc.string({ unit: 'binary' }), roomId: fc.string({ unit: 'binary' }), userIds: fc.array(fc.string()), indexes: fc.array(fc.nat()) }, { noNullPrototype: true }),
+  fc.record({ kind: fc.constant('released' as const), appserviceId: fc.string({ unit: 'binary' }), roomId: fc.string() }, { noNullPrototype: true }),
+);
 const keys = fc.record({ userId: fc.string({ unit: 'binary' }), deviceId: fc.string(), oneTimeKeyCounts: fc.dictionary(fc.string({ unit: 'binary' }), fc.nat(), { noNullPrototype: true }), unusedFallbackKeyTypes: fc.array(fc.string()) }, { noNullPrototype: true });
 const segments: fc.Arbitrary<Segment> = fc.record({
   serverName: fc.string(),
@@ -23,6 +27,7 @@ const segments: fc.Arbitrary<Segment> = fc.record({
   routes: fc.array(route),
   roomDeltas: fc.array(delta),
   streamPositions: fc.dictionary(fc.string({ unit: 'binary' }), fc.maxSafeNat(), { noNullPrototype: true }),
+  holds: fc.array(hold),
   streamsBefore: fc.dictionary(fc.string({ unit: 'binary' }), fc.maxSafeNat(), { noNullPrototype: true }),
   streamRuns: fc.dictionary(fc.string({ unit: 'binary' }), fc.array(fc.maxSafeNat()), { noNullPrototype: true }),
   deviceKeys: fc.array(keys),

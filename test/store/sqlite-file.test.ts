@@ -162,8 +162,8 @@ test('R64 removes no more in one step than others can wait for, and says where t
   await using store = await open(':memory:');
   const tail = await appendAll(store, 'hs', Array.from({ length: 50 }, () => ({ entries: [eventEntry(`"${'x'.repeat(1_048_576)}"`)] })));
   const request = { after: 0, through: tail, beforeMs: Number.MAX_SAFE_INTEGER, deliveredPositions: new Map<string, number>(), segmentsMax: 1_000 };
-  assert.deepEqual(await store.trim('hs', request), { removedSegments: 32, nextAfter: 32 });
-  assert.deepEqual(await store.trim('hs', { ...request, after: 32 }), { removedSegments: 17, nextAfter: null });
+  assert.deepEqual(await store.trim('hs', request), { removedSegments: 32, expired: [], nextAfter: 32 });
+  assert.deepEqual(await store.trim('hs', { ...request, after: 32 }), { removedSegments: 17, expired: [], nextAfter: null });
 });
 
 test('R65 closing waits for what was asked for before', async () => {

@@ -3,6 +3,7 @@ import { systemClock } from '../../src/clock.ts';
 import type { Clock } from '../../src/clock.ts';
 import type { Registration } from '../../src/appservice/registration.ts';
 import { Fold } from '../../src/ingest/fold.ts';
+import type { KnownAnswers } from '../../src/ingest/group-holds.ts';
 import { Ledger } from '../../src/ingest/ledger.ts';
 import type { LedgerLimits } from '../../src/ingest/ledger.ts';
 import type { Logger } from '../../src/logger.ts';
@@ -36,14 +37,21 @@ export interface LedgerWorld extends AsyncDisposable {
 
 let seed = 0;
 
-export async function openLedger(log: MemoryLog, limits: Partial<LedgerLimits> = {}, clock: Clock = systemClock): Promise<LedgerWorld> {
+export interface LedgerParts {
+  readonly answers?: KnownAnswers;
+  /** Told how many went out without a question. */
+  readonly unasked?: (count: number) => void;
+}
+
+export async function openLedger(log: MemoryLog, limits: Partial<LedgerLimits> = {}, clock: Clock = systemClock, parts: LedgerParts = {}): Promise<LedgerWorld> {
   const folded: Segment[] = [];
   const fold = await Fold.load({ serverName: SERVER, store: log, open: openPlain, pause: () => clock.pause(), roomsMax: 1000 });
   const ledger = new Ledger({
     fold,
     log,
+    answers: parts.answers ?? { isAnswered: () => false },
     listener: { segmentFolded: (segment) => folded.push(segment) },
-    meter: { group: () => undefined, submitted: () => undefined },
+    meter: { group: () => undefined, submitted: () => undefined, unasked: parts.unasked ?? (() => undefined) },
     clock,
     random: seededRandom(++seed),
     logger: silent,

@@ -88,16 +88,20 @@ export class MemoryLog implements SegmentLog, FoldStore {
     this.#reach();
     const looked = this.segments.filter((segment) => segment.serverName === serverName && segment.firstPosition > request.after).slice(0, request.segmentsMax);
     let removedSegments = 0;
+    const expired = new Map<string, number>();
     for (const segment of looked) {
       const held = segment.routes.some(({ appserviceId, ranges }) => {
         const delivered = request.deliveredPositions.get(appserviceId);
-        return delivered !== undefined && segment.firstPosition + (ranges.at(-1) ?? 0) > delivered;
+        return delivered !== undefined && segment.firstPosition + (ranges.at(-1) ?? 0) > delivered && !isExpired(segment, appserviceId, request);
       });
       if (held || lastPosition(segment) > request.through || segment.timeMs >= request.beforeMs || segment === this.segments.at(-1)) continue;
       this.segments.splice(this.segments.indexOf(segment), 1);
       removedSegments++;
+      for (const { appserviceId, ranges, entryCount } of segment.routes) {
+        if (segment.firstPosition + (ranges.at(-1) ?? 0) > (request.deliveredPositions.get(appserviceId) ?? Infinity)) expired.set(appserviceId, entryCount + (expired.get(appserviceId) ?? 0));
+      }
     }
-    return Promise.resolve({ removedSegments, nextAfter: looked.length === request.segmentsMax ? (looked.at(-1)?.firstPosition ?? null) : null });
+    return Promise.resolve({ removedSegments, expired: [...expired].map(([appserviceId, entryCount]) => ({ appserviceId, entryCount })), nextAfter: looked.length === request.segmentsMax ? (looked.at(-1)?.firstPosition ?? null) : null });
   }
 
   loadFold(): Promise<Fold> {
@@ -143,4 +147,10 @@ export class MemoryLog implements SegmentLog, FoldStore {
   #reach(): void {
     if (this.isDown) throw new StoreError('unavailable', 'the store is down');
   }
+}
+
+function isExpired(segment: Segment, appserviceId: string, { expired }: TrimRequest): boolean {
+  const ranges = segment.routes.find((route) => route.appserviceId === appserviceId)?.ranges ?? [];
+  const kinds = segment.entries.flatMap(({ kind }, index) => (ranges.some((first, at) => at % 2 === 0 && index >= first && index <= (ranges[at + 1] ?? -1)) ? [kind] : []));
+  return expired !== undefined && segment.timeMs < expired.beforeMs && kinds.every((kind) => kind === 'ephemeral') && segment.firstPosition > (expired.cutThrough.get(appserviceId) ?? Infinity);
 }

@@ -4,13 +4,13 @@
  */
 import type { Collection } from 'mongodb';
 import type { DeviceKeys } from '../../appservice/device-extensions.ts';
-import type { Checkpoint, Fold, FoldChanges, PositionedRegistration, StoredRoom } from '../port.ts';
+import type { Checkpoint, Fold, FoldChanges, PositionedRegistration, StoredHold, StoredRoom } from '../port.ts';
 import type { StoredRegistration } from '../segment.ts';
 import type { CallOptions, MongoCalls } from './calls.ts';
 import { isOnlyDuplicateKeys } from './driver-error.ts';
 import type { StoredDocument } from './fields.ts';
 import { booleanField, documentField, integerField, listField, oneOfField, optionalField, textField } from './fields.ts';
-import type { CheckpointDocument, Collections, DeviceKeysFields, Key, RegistrationDocument, RoomDocument } from './schema.ts';
+import type { CheckpointDocument, Collections, DeviceKeysFields, HoldFields, Key, RegistrationDocument, RoomDocument } from './schema.ts';
 import { appserviceKey, keysOfServer, roomKey } from './schema.ts';
 
 export interface MongoFoldStoreOptions {
@@ -170,13 +170,14 @@ function storedRegistrationField(document: StoredDocument, name: string): Stored
   };
 }
 
-function checkpointDocument(serverName: string, { position, registrationsVersion, streamPositions, deviceKeys }: Checkpoint): CheckpointDocument {
+function checkpointDocument(serverName: string, { position, registrationsVersion, streamPositions, deviceKeys, holds }: Checkpoint): CheckpointDocument {
   return {
     _id: { server_name: serverName },
     position,
     registrations_version: registrationsVersion,
     stream_positions: Object.entries(streamPositions).map(([stream, streamPosition]) => ({ stream, position: streamPosition })),
     ...(deviceKeys === undefined ? {} : { device_keys: deviceKeys.map(fieldsFromDeviceKeys) }),
+    ...(holds === undefined ? {} : { holds: holds.map(fieldsFromHold) }),
   };
 }
 
@@ -188,6 +189,7 @@ function checkpointFrom(document: StoredDocument | null): Checkpoint {
     streamPositions: Object.fromEntries(streams),
     registrationsVersion: integerField(document, 'registrations_version'),
     ...(document['device_keys'] === undefined ? {} : { deviceKeys: listField(document, 'device_keys', deviceKeysField) }),
+    ...(document['holds'] === undefined ? {} : { holds: listField(document, 'holds', holdField) }),
   };
 }
 
@@ -205,6 +207,16 @@ function deviceKeysField(document: StoredDocument, name: string): DeviceKeys {
     oneTimeKeyCounts: Object.fromEntries(counts),
     unusedFallbackKeyTypes: textList(fields, 'unused_fallback_key_types'),
   };
+}
+
+function fieldsFromHold({ appserviceId, roomId, userIds, entries }: StoredHold): HoldFields {
+  return { appservice_id: appserviceId, room_id: roomId, user_ids: userIds, entries: entries.map(({ firstPosition, index }) => ({ first_position: firstPosition, index })) };
+}
+
+function holdField(document: StoredDocument, name: string): StoredHold {
+  const fields = documentField(document, name);
+  const entries = listField(fields, 'entries', documentField).map((entry) => ({ firstPosition: integerField(entry, 'first_position'), index: integerField(entry, 'index') }));
+  return { appserviceId: textField(fields, 'appservice_id'), roomId: textField(fields, 'room_id'), userIds: textList(fields, 'user_ids'), entries };
 }
 
 function textList(document: StoredDocument, name: string): string[] {

@@ -43,6 +43,8 @@ export interface StoredRoute {
   readonly through: number;
   readonly entry_count: number;
   readonly bytes: number;
+  /** Nothing but ephemeral entries. */
+  readonly ephemeral?: true;
 }
 
 /** A segment, or, once trimmed, its tombstone: without `routes` and `body`, with `trimmed_at`. */
@@ -86,6 +88,14 @@ export interface CheckpointDocument {
   readonly registrations_version: number;
   readonly stream_positions: readonly { readonly stream: string; readonly position: number }[];
   readonly device_keys?: readonly DeviceKeysFields[];
+  readonly holds?: readonly HoldFields[];
+}
+
+export interface HoldFields {
+  readonly appservice_id: string;
+  readonly room_id: string;
+  readonly user_ids: readonly string[];
+  readonly entries: readonly { readonly first_position: number; readonly index: number }[];
 }
 
 export interface DeviceKeysFields {

@@ -18,10 +18,10 @@
 import { Binary, BSON } from 'mongodb';
 import type { Clock, Random } from '../../clock.ts';
 import { StoreError } from '../errors.ts';
-import type { AppendOutcome, TrimOutcome, TrimRequest } from '../port.ts';
+import type { AppendOutcome, ExpiredEntries, TrimOutcome, TrimRequest } from '../port.ts';
 import { decodeSegment, encodeSegment } from '../segment-codec.ts';
 import type { Segment } from '../segment.ts';
-import { lastPosition } from '../segment.ts';
+import { isEphemeralRoute, lastPosition } from '../segment.ts';
 import type { CallOptions, MongoCalls } from './calls.ts';
 import { isDuplicateKey } from './driver-error.ts';
 import type { StoredDocument } from './fields.ts';
@@ -105,11 +105,12 @@ export class MongoSegmentLog {
         .find({ _id: keys, trimmed_at: { $exists: false } }, options)
         .sort({ _id: 1 })
         .limit(request.segmentsMax)
-        .project<StoredDocument>({ last_position: 1, time_ms: 1, 'routes.appservice_id': 1, 'routes.through': 1 })
+        .project<StoredDocument>({ last_position: 1, time_ms: 1, 'routes.appservice_id': 1, 'routes.through': 1, 'routes.entry_count': 1, 'routes.ephemeral': 1 })
         .toArray();
       return { looked: documents, newest: await this.#newest(serverName, options) };
     });
-    const removed = looked.filter((document) => integerField(document, 'last_position') !== newest && mayGo(document, request)).map(firstPositionOf);
+    const may = looked.filter((document) => integerField(document, 'last_position') !== newest && mayGo(document, request));
+    const removed = may.map(firstPositionOf);
     if (removed.length > 0) {
       await calls.run('trim', (options) =>
         this.#segments.updateMany(
@@ -122,7 +123,7 @@ export class MongoSegmentLog {
     }
     await this.#removeTombstones(serverName, request.segmentsMax);
     const last = looked.at(-1);
-    return { removedSegments: removed.length, nextAfter: last === undefined || looked.length < request.segmentsMax ? null : firstPositionOf(last) };
+    return { removedSegments: removed.length, expired: expiredIn(may, request), nextAfter: last === undefined || looked.length < request.segmentsMax ? null : firstPositionOf(last) };
   }
 
   get #segments(): Collections['segments'] {
@@ -218,11 +219,12 @@ function documentFrom(segment: Segment): SegmentDocument {
     time_ms: timeMs,
     nonce,
     ...(routes.length > 0 && {
-      routes: routes.map(({ appserviceId, ranges, entryCount, bytes }) => ({
-        appservice_id: appserviceId,
-        through: firstPosition + (ranges.at(-1) ?? 0),
-        entry_count: entryCount,
-        bytes,
+      routes: routes.map((route) => ({
+        appservice_id: route.appserviceId,
+        through: firstPosition + (route.ranges.at(-1) ?? 0),
+        entry_count: route.entryCount,
+        bytes: route.bytes,
+        ...(isEphemeralRoute(segment, route) && { ephemeral: true }),
       })),
     }),
     body: new Binary(body),
@@ -234,8 +236,27 @@ function documentFrom(segment: Segment): SegmentDocument {
   return document;
 }
 
-function mayGo(document: StoredDocument, { through, beforeMs, deliveredPositions }: TrimRequest): boolean {
-  if (integerField(document, 'last_position') > through || integerField(document, 'time_ms') >= beforeMs) return false;
+function mayGo(document: StoredDocument, request: TrimRequest): boolean {
+  if (integerField(document, 'last_position') > request.through || integerField(document, 'time_ms') >= request.beforeMs) return false;
+  return undeliveredRoutes(document, request).every((route) => isExpired(document, route, request));
+}
+
+function undeliveredRoutes(document: StoredDocument, { deliveredPositions }: TrimRequest): StoredDocument[] {
   const routes = document['routes'] === undefined ? [] : listField(document, 'routes', documentField);
-  return routes.every((route) => integerField(route, 'through') <= (deliveredPositions.get(textField(route, 'appservice_id')) ?? Infinity));
+  return routes.filter((route) => integerField(route, 'through') > (deliveredPositions.get(textField(route, 'appservice_id')) ?? Infinity));
+}
+
+function isExpired(document: StoredDocument, route: StoredDocument, { expired }: TrimRequest): boolean {
+  if (expired === undefined || route['ephemeral'] !== true || integerField(document, 'time_ms') >= expired.beforeMs) return false;
+  return firstPositionOf(document) > (expired.cutThrough.get(textField(route, 'appservice_id')) ?? Infinity);
+}
+
+/** What goes undelivered with these documents. */
+function expiredIn(documents: readonly StoredDocument[], request: TrimRequest): ExpiredEntries[] {
+  const counts = new Map<string, number>();
+  for (const route of documents.flatMap((document) => undeliveredRoutes(document, request))) {
+    const id = textField(route, 'appservice_id');
+    counts.set(id, integerField(route, 'entry_count') + (counts.get(id) ?? 0));
+  }
+  return [...counts].map(([appserviceId, entryCount]) => ({ appserviceId, entryCount }));
 }

@@ -10,13 +10,16 @@
  * the segment. Segments up to a server's `indexed_position` are indexed, those above are fresh and are read back from
  * their rows after a start. What is kept in memory changes inside a transaction; after a roll-back it is forgotten.
  */
-import type { Route } from '../segment.ts';
+import { isEphemeralRoute } from '../segment.ts';
+import type { Segment } from '../segment.ts';
 import type { Statements } from './statements.ts';
 import { bytesOf, integerOf } from './statements.ts';
 
-/** Of one segment: owner, index of the last entry routed, entry count, bytes; and so on for each owner. */
+/** Of one segment: owner, index of the last entry routed with {@link EPHEMERAL_ONLY} or without, entry count, bytes; and so on for each owner. */
 export type Routed = Uint32Array<ArrayBuffer>;
 export const ROUTED_FIELDS = 4;
+/** Added to the index where the owner gets ephemeral entries alone. */
+const EPHEMERAL_ONLY = 0x8000_0000;
 
 /** Fresh segments, or owners in them together, at which all become indexed. */
 const FRESH_SEGMENTS_MAX = 32;
@@ -89,7 +92,7 @@ export class RouteIndex {
   around(server: number, owner: number, position: number): number | null {
     for (const { firstPosition, routed } of this.#freshOf(server).toReversed()) {
       const place = firstPosition > position ? -1 : placeOf(owner, routed);
-      if (place >= 0) return firstPosition + (routed[place + 1] ?? 0) > position ? firstPosition : null;
+      if (place >= 0) return firstPosition + lastIndexAt(routed, place) > position ? firstPosition : null;
     }
     const row = this.#sql.get('SELECT first_position, last_position FROM routes WHERE owner_id = ? AND first_position <= ? ORDER BY first_position DESC LIMIT 1', owner, position);
     return row !== undefined && integerOf(row['last_position']) > position ? integerOf(row['first_position']) : null;
@@ -139,10 +142,12 @@ export class RouteIndex {
 }
 
 /** The owners are 0 for now: they have their numbers in the file. */
-export function routedOf(routes: readonly Route[]): Routed {
+export function routedOf(segment: Pick<Segment, 'entries' | 'routes'>): Routed {
+  const { routes } = segment;
   const routed = new Uint32Array(routes.length * ROUTED_FIELDS);
-  for (const [at, { ranges, entryCount, bytes }] of routes.entries()) {
-    routed[at * ROUTED_FIELDS + 1] = ranges.at(-1) ?? 0;
+  for (const [at, route] of routes.entries()) {
+    const { ranges, entryCount, bytes } = route;
+    routed[at * ROUTED_FIELDS + 1] = (ranges.at(-1) ?? 0) + (isEphemeralRoute(segment, route) ? EPHEMERAL_ONLY : 0);
     routed[at * ROUTED_FIELDS + 2] = entryCount;
     routed[at * ROUTED_FIELDS + 3] = bytes;
   }
@@ -155,6 +160,15 @@ export function routedFrom(value: unknown): Routed {
   return new Uint32Array(bytes.slice().buffer, 0, bytes.byteLength >>> 2);
 }
 
+/** Index of the last entry routed to the owner whose fields begin at `place`. */
+export function lastIndexAt(routed: Routed, place: number): number {
+  return (routed[place + 1] ?? 0) % EPHEMERAL_ONLY;
+}
+
+export function isEphemeralAt(routed: Routed, place: number): boolean {
+  return (routed[place + 1] ?? 0) >= EPHEMERAL_ONLY;
+}
+
 /** Where the owner's fields begin; -1 if it has none. */
 function placeOf(owner: number, routed: Routed): number {
   for (let at = 0; at < routed.length; at += ROUTED_FIELDS) if (routed[at] === owner) return at;
@@ -164,7 +178,7 @@ function placeOf(owner: number, routed: Routed): number {
 function rowsOf({ firstPosition, routed }: FreshSegment): Row[] {
   const rows: Row[] = [];
   for (let at = 0; at < routed.length; at += ROUTED_FIELDS) {
-    rows.push({ owner: routed[at] ?? 0, firstPosition, lastPosition: firstPosition + (routed[at + 1] ?? 0), entryCount: routed[at + 2] ?? 0, bytes: routed[at + 3] ?? 0 });
+    rows.push({ owner: routed[at] ?? 0, firstPosition, lastPosition: firstPosition + lastIndexAt(routed, at), entryCount: routed[at + 2] ?? 0, bytes: routed[at + 3] ?? 0 });
   }
   return rows;
 }

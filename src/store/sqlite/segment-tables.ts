@@ -1,8 +1,8 @@
 /** The log on an open SQLite file, synchronous. Writes expect an open transaction. */
 import { collectRouted, decodeSegment, measureRoute } from '../segment-codec.ts';
-import type { AppendOutcome, RoutedEntry, RouteLimits, RouteMeasure, TrimOutcome, TrimRequest } from '../port.ts';
+import type { AppendOutcome, ExpiredEntries, RoutedEntry, RouteLimits, RouteMeasure, TrimOutcome, TrimRequest } from '../port.ts';
 import type { Segment } from '../segment.ts';
-import { ROUTED_FIELDS, RouteIndex, routedFrom } from './route-index.ts';
+import { isEphemeralAt, lastIndexAt, ROUTED_FIELDS, RouteIndex, routedFrom } from './route-index.ts';
 import type { Routed } from './route-index.ts';
 import type { Row, Statements } from './statements.ts';
 import { bytesOf, integerOf } from './statements.ts';
@@ -109,7 +109,7 @@ export class SegmentTables {
   trim(serverName: string, request: TrimRequest): TrimOutcome {
     const server = this.#sql.server(serverName);
     const tail = this.#tail(server);
-    const delivered = new Map([...request.deliveredPositions].map(([id, position]) => [this.#sql.owner(server, id), position]));
+    const held = new HeldSegments(request, (id) => this.#sql.owner(server, id));
     const looked = this.#sql.all(
       'SELECT id, first_position, last_position, time_ms, json_bytes, routed FROM segments WHERE server_id = ? AND first_position > ? AND last_position <= ? ORDER BY first_position LIMIT ?',
       server, request.after, request.through, request.segmentsMax,
@@ -120,16 +120,16 @@ export class SegmentTables {
     for (const row of looked) {
       const first = integerOf(row['first_position']);
       const routed = routedFrom(row['routed']);
-      if (integerOf(row['last_position']) === tail || integerOf(row['time_ms']) >= request.beforeMs || isHeld(first, routed, delivered)) continue;
+      if (integerOf(row['last_position']) === tail || integerOf(row['time_ms']) >= request.beforeMs || !held.release(first, routed, integerOf(row['time_ms']))) continue;
       this.#routes.remove(server, first, routed);
       this.#sql.run('DELETE FROM segments WHERE id = ?', integerOf(row['id']));
       removedSegments++;
       removedBytes += integerOf(row['json_bytes']);
       removedRoutes += routed.length / ROUTED_FIELDS;
-      if (removedBytes >= TRIMMED_BYTES_MAX || removedRoutes >= TRIMMED_ROUTES_MAX) return { removedSegments, nextAfter: first };
+      if (removedBytes >= TRIMMED_BYTES_MAX || removedRoutes >= TRIMMED_ROUTES_MAX) return { removedSegments, expired: held.expired, nextAfter: first };
     }
     const last = looked.at(-1);
-    return { removedSegments, nextAfter: looked.length < request.segmentsMax || last === undefined ? null : integerOf(last['first_position']) };
+    return { removedSegments, expired: held.expired, nextAfter: looked.length < request.segmentsMax || last === undefined ? null : integerOf(last['first_position']) };
   }
 
   #segment(server: number, serverName: string, firstPosition: number): Segment {
@@ -156,12 +156,38 @@ export class SegmentTables {
   }
 }
 
-function isHeld(firstPosition: number, routed: Routed, delivered: ReadonlyMap<number, number>): boolean {
-  for (let at = 0; at < routed.length; at += ROUTED_FIELDS) {
-    const position = delivered.get(routed[at] ?? 0);
-    if (position !== undefined && firstPosition + (routed[at + 1] ?? 0) > position) return true;
+/** What holds segments back from being trimmed, and what it no longer does. */
+class HeldSegments {
+  readonly #delivered: ReadonlyMap<number, number>;
+  readonly #cutThrough: ReadonlyMap<number, { readonly appserviceId: string; readonly position: number }>;
+  readonly #expiredBeforeMs: number;
+  readonly #expired = new Map<string, number>();
+
+  constructor({ deliveredPositions, expired }: TrimRequest, ownerOf: (appserviceId: string) => number) {
+    this.#delivered = new Map([...deliveredPositions].map(([id, position]) => [ownerOf(id), position]));
+    this.#cutThrough = new Map([...(expired?.cutThrough ?? [])].map(([appserviceId, position]) => [ownerOf(appserviceId), { appserviceId, position }]));
+    this.#expiredBeforeMs = expired?.beforeMs ?? 0;
   }
-  return false;
+
+  /** Entries that went undelivered with the segments released. */
+  get expired(): ExpiredEntries[] {
+    return [...this.#expired].map(([appserviceId, entryCount]) => ({ appserviceId, entryCount }));
+  }
+
+  /** False if the segment is held. */
+  release(firstPosition: number, routed: Routed, timeMs: number): boolean {
+    const expired: ExpiredEntries[] = [];
+    for (let at = 0; at < routed.length; at += ROUTED_FIELDS) {
+      const owner = routed[at] ?? 0;
+      const position = this.#delivered.get(owner);
+      if (position === undefined || firstPosition + lastIndexAt(routed, at) <= position) continue;
+      const cut = this.#cutThrough.get(owner);
+      if (timeMs >= this.#expiredBeforeMs || !isEphemeralAt(routed, at) || cut === undefined || firstPosition <= cut.position) return false;
+      expired.push({ appserviceId: cut.appserviceId, entryCount: routed[at + 2] ?? 0 });
+    }
+    for (const { appserviceId, entryCount } of expired) this.#expired.set(appserviceId, entryCount + (this.#expired.get(appserviceId) ?? 0));
+    return true;
+  }
 }
 
 /** Copies the entries' bytes into one buffer, so that they cross to the main thread without the rest of their segments. */

@@ -116,7 +116,7 @@ class SqliteStore implements Store {
     const body = encodeSegment(segment);
     const jsonBytes = entries.reduce((sum, { json }) => sum + json.byteLength, 0);
     const appserviceIds = routes.map(({ appserviceId }) => appserviceId);
-    const routed = routedOf(routes);
+    const routed = routedOf(segment);
     const posted = { serverName, firstPosition, lastPosition: lastPosition(segment), timeMs, jsonBytes, nonce, appserviceIds, routed, body };
     return this.#call('append', [posted], body.byteLength + routes.length * ID_BYTES, [body.buffer, routed.buffer]);
   }
@@ -135,7 +135,7 @@ class SqliteStore implements Store {
   }
 
   trim(serverName: string, request: TrimRequest): Promise<TrimOutcome> {
-    return this.#call('trim', [serverName, request], request.deliveredPositions.size * ID_BYTES);
+    return this.#call('trim', [serverName, request], (request.deliveredPositions.size + (request.expired?.cutThrough.size ?? 0)) * ID_BYTES);
   }
 
   loadFold(serverName: string): Promise<Fold> {

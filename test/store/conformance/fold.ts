@@ -57,6 +57,17 @@ export const foldCases: readonly ConformanceCase[] = [
     },
   },
   {
+    title: 'M5 gives back what waits for an appservice exactly and in order, and nothing where nothing was saved',
+    run: async ({ store, second, fresh }) => {
+      const name = fresh();
+      const holds = ODD_TEXTS.map((text, at) => ({ appserviceId: text, roomId: `${text}!`, userIds: at % 2 === 0 ? [] : [text, 'x'], entries: [{ firstPosition: 3, index: 0 }, { firstPosition: 3, index: at }, { firstPosition: Number.MAX_SAFE_INTEGER, index: 9 }] }));
+      await store.saveFold(name, changes(4, { checkpoint: { position: 4, streamPositions: {}, holds, registrationsVersion: 0 } }));
+      assert.deepEqual((await second.loadFold(name)).checkpoint.holds, holds);
+      await store.saveFold(name, changes(5));
+      assert.equal((await second.loadFold(name)).checkpoint.holds, undefined);
+    },
+  },
+  {
     title: 'gives back rooms exactly, unknown lists and all',
     run: async ({ store, second, fresh }) => {
       const name = fresh();

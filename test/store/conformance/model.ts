@@ -1,18 +1,19 @@
 /** The log against a model in memory: any sequence of appends and trims, any reading. */
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import type { Store } from '../../../src/store/port.ts';
+import type { Store, TrimOutcome } from '../../../src/store/port.ts';
+import type { Entry } from '../../../src/store/segment.ts';
 import { MemoryLog } from '../../support/memory-store.ts';
 import type { ConformanceCase } from './world.ts';
-import { ALL_SEGMENTS, eventEntry, readable, readableEntry, segmentOf } from './world.ts';
+import { ALL_SEGMENTS, byText, bytesOf, readable, readableEntry, segmentOf } from './world.ts';
 
 const IDS = ['irc', 'mail', '__proto__'];
 
 const routeChoice = fc.uniqueArray(fc.nat({ max: 11 }), { maxLength: 8 }).map((indexes) => indexes.toSorted((left, right) => left - right));
-const appendStep = fc.record({ kind: fc.constant('append' as const), times: fc.integer({ min: 1, max: 8 }), sizes: fc.array(fc.nat({ max: 40 }), { minLength: 1, maxLength: 12 }), routes: fc.tuple(routeChoice, routeChoice, routeChoice) });
+const appendStep = fc.record({ kind: fc.constant('append' as const), times: fc.integer({ min: 1, max: 8 }), sizes: fc.array(fc.nat({ max: 40 }), { minLength: 1, maxLength: 12 }), routes: fc.tuple(routeChoice, routeChoice, routeChoice), firstEphemeral: fc.nat({ max: 6 }) });
 const readStep = fc.record({ kind: fc.constant('read' as const), id: fc.constantFrom(...IDS), after: fc.nat({ max: 400 }), length: fc.nat({ max: 200 }), entriesMax: fc.integer({ min: 1, max: 30 }), bytesMax: fc.integer({ min: 1, max: 600 }) });
 const measureStep = fc.record({ kind: fc.constant('measure' as const), after: fc.tuple(fc.nat({ max: 400 }), fc.nat({ max: 400 }), fc.nat({ max: 400 })) });
-const trimStep = fc.record({ kind: fc.constant('trim' as const), delivered: fc.tuple(fc.nat({ max: 400 }), fc.nat({ max: 400 }), fc.nat({ max: 400 })), through: fc.nat({ max: 400 }) });
+const trimStep = fc.record({ kind: fc.constant('trim' as const), delivered: fc.tuple(fc.nat({ max: 400 }), fc.nat({ max: 400 }), fc.nat({ max: 400 })), through: fc.nat({ max: 400 }), expiredThrough: fc.nat({ max: 400 }), cut: fc.tuple(fc.nat({ max: 400 }), fc.nat({ max: 400 }), fc.nat({ max: 400 })) });
 const steps = fc.array(fc.oneof({ weight: 4, arbitrary: appendStep }, { weight: 4, arbitrary: readStep }, { weight: 1, arbitrary: measureStep }, { weight: 1, arbitrary: trimStep }), { minLength: 5, maxLength: 25 });
 
 type Step = typeof steps extends fc.Arbitrary<(infer One)[]> ? One : never;
@@ -28,8 +29,8 @@ function rangesOf(indexes: readonly number[], count: number): number[] {
   return ranges;
 }
 
-function segmentFrom(serverName: string, tail: number, { sizes, routes }: AppendStep): ReturnType<typeof segmentOf> {
-  const entries = sizes.map((size, at) => eventEntry(`${tail + at}${'.'.repeat(size)}`));
+function segmentFrom(serverName: string, tail: number, { sizes, routes, firstEphemeral }: AppendStep): ReturnType<typeof segmentOf> {
+  const entries = sizes.map((size, at): Entry => ({ kind: at >= firstEphemeral ? 'ephemeral' : 'event', json: bytesOf(`${tail + at}${'.'.repeat(size)}`) }));
   const chosen = IDS.map((id, at) => [id, rangesOf(routes[at] ?? [], entries.length)] as const).filter(([, ranges]) => ranges.length > 0);
   return segmentOf(serverName, tail + 1, { entries, routes: chosen });
 }
@@ -49,8 +50,10 @@ async function perform(step: Step, serverName: string, store: Store, model: Memo
     assert.deepEqual(await measure(store), await measure(model));
   } else {
     const deliveredPositions = new Map(IDS.map((id, at) => [id, step.delivered[at] ?? 0]));
-    const request = { after: 0, through: step.through, beforeMs: Number.MAX_SAFE_INTEGER, deliveredPositions, segmentsMax: 1_000 };
-    assert.deepEqual(await store.trim(serverName, request), await model.trim(serverName, request));
+    const expired = { beforeMs: segmentOf(serverName, step.expiredThrough).timeMs, cutThrough: new Map(IDS.map((id, at) => [id, Math.max(step.delivered[at] ?? 0, step.cut[at] ?? 0)])) };
+    const request = { after: 0, through: step.through, beforeMs: Number.MAX_SAFE_INTEGER, deliveredPositions, expired, segmentsMax: 1_000 };
+    const sorted = (outcome: TrimOutcome): TrimOutcome => ({ ...outcome, expired: outcome.expired.toSorted((one, other) => byText(one.appserviceId, other.appserviceId)) });
+    assert.deepEqual(sorted(await store.trim(serverName, request)), sorted(await model.trim(serverName, request)));
   }
 }
 

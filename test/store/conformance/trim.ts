@@ -1,6 +1,7 @@
 /** SegmentLog.trim: what everybody is past goes, and nothing else. */
 import assert from 'node:assert/strict';
 import type { Store, TrimRequest } from '../../../src/store/port.ts';
+import type { Entry } from '../../../src/store/segment.ts';
 import type { ConformanceCase, SegmentParts } from './world.ts';
 import { ALL_ENTRIES, ALL_SEGMENTS, appendAll, eventEntries, routedSegments, segmentOf } from './world.ts';
 
@@ -9,6 +10,10 @@ const FOREVER_MS = Number.MAX_SAFE_INTEGER;
 /** Everything may go, but for what `parts` says. */
 function request(parts: Partial<TrimRequest> = {}): TrimRequest {
   return { after: 0, through: Number.MAX_SAFE_INTEGER, beforeMs: FOREVER_MS, deliveredPositions: new Map(), segmentsMax: 1_000, ...parts };
+}
+
+function ephemeralEntries(count: number): Entry[] {
+  return eventEntries(count).map(({ json }) => ({ kind: 'ephemeral', json }));
 }
 
 /** Goes on until the end, in steps of the request's size. Returns how many segments went. */
@@ -108,6 +113,32 @@ export const trimCases: readonly ConformanceCase[] = [
     },
   },
   {
+    title: 'R88 removes ephemeral entries past their age that nobody has had, and tells how many',
+    run: async ({ store, second, fresh }) => {
+      const name = fresh();
+      await appendAll(store, name, Array.from({ length: 4 }, (_, at) => ({ entries: ephemeralEntries(2), routes: [['down', [0, 1]], ['up', [1, 1]]] as const, timeMs: 100 * at })));
+      const terms = { deliveredPositions: new Map([['down', 0], ['up', 4]]), expired: { beforeMs: 300, cutThrough: new Map([['down', 2], ['up', 4]]) } };
+      const outcome = await second.trim(name, request(terms));
+      assert.deepEqual([outcome.removedSegments, new Set(outcome.expired)], [2, new Set([{ appserviceId: 'down', entryCount: 4 }, { appserviceId: 'up', entryCount: 1 }])]);
+      assert.deepEqual(await left(store, name), [1, 7]);
+      assert.deepEqual((await store.readRoute(name, 'down', 0, 8, ALL_ENTRIES)).map(({ position }) => position), [1, 2, 7, 8]);
+    },
+  },
+  {
+    title: 'I1 R88 keeps them for the sake of an event, a transaction, an appservice whose transactions are not known, or their age',
+    run: async ({ store, fresh }) => {
+      const name = fresh();
+      const mixed = [...eventEntries(1), ...ephemeralEntries(1)];
+      await appendAll(store, name, [{ entries: mixed, routes: [['down', [0, 1]]] }, { entries: mixed, routes: [['down', [1, 1]], ['other', [0, 0]]] }, { entries: ephemeralEntries(2), routes: [['cut', [0, 1]]] }, { entries: ephemeralEntries(1), routes: [['unknown', [0, 0]]] }, {}]);
+      const deliveredPositions = new Map(['down', 'other', 'cut', 'unknown'].map((id) => [id, 0]));
+      const cutThrough = new Map([['down', 0], ['other', 0], ['cut', 5]]);
+      assert.equal(await trimAll(store, name, { deliveredPositions, expired: { beforeMs: FOREVER_MS, cutThrough } }), 0);
+      assert.equal(await trimAll(store, name, { deliveredPositions: new Map([...deliveredPositions, ['other', 3]]), expired: { beforeMs: 0, cutThrough } }), 0);
+      assert.equal(await trimAll(store, name, { deliveredPositions: new Map([...deliveredPositions, ['other', 3]]), expired: { beforeMs: FOREVER_MS, cutThrough } }), 1);
+      assert.deepEqual(await left(store, name), [1, 5, 7, 8]);
+    },
+  },
+  {
     title: 'keeps segments that end above the checkpoint',
     run: async ({ store, fresh }) => {
       const name = fresh();
@@ -133,7 +164,7 @@ export const trimCases: readonly ConformanceCase[] = [
       const name = fresh();
       await appendAll(store, name, pairs());
       const first = await store.trim(name, request({ segmentsMax: 2 }));
-      assert.deepEqual(first, { removedSegments: 2, nextAfter: 3 });
+      assert.deepEqual(first, { removedSegments: 2, expired: [], nextAfter: 3 });
       assert.deepEqual(await left(store, name), [5, 7, 9]);
       assert.equal(await trimAll(store, name, { after: 3, segmentsMax: 2 }), 2);
       assert.deepEqual(await left(store, name), [9]);
@@ -151,7 +182,7 @@ export const trimCases: readonly ConformanceCase[] = [
   {
     title: 'finds nothing to do in an empty log',
     run: async ({ store, fresh }) => {
-      assert.deepEqual(await store.trim(fresh(), request()), { removedSegments: 0, nextAfter: null });
+      assert.deepEqual(await store.trim(fresh(), request()), { removedSegments: 0, expired: [], nextAfter: null });
     },
   },
   {
