@@ -40,7 +40,7 @@ import type { Logger } from './logger.ts';
 import type { DeliveredPosition, PingRequest, Submission } from './rpc/ports.ts';
 import { parseSubmission } from './submission-parser.ts';
 import { StoreError } from './store/errors.ts';
-import type { Segment } from './store/segment.ts';
+import type { RedeliveredKey, Segment } from './store/segment.ts';
 import type { Store } from './store/port.ts';
 
 export interface HomeserverLimits {
@@ -191,6 +191,9 @@ export class Homeserver implements AsyncDisposable {
   get registrations(): Fold['registrations'] {
     return this.#fold.registrations;
   }
+
+  /** True for a transaction that is out of the quarantine and in the log again. */
+  readonly isRedelivered = (key: RedeliveredKey): boolean => this.#fold.redelivered.has(key);
 
   /** Events that wait until an appservice has been asked about a user. */
   get heldEntryCount(): number {

@@ -8,6 +8,9 @@
  */
 import { networkInterfaces } from 'node:os';
 import { AppserviceAdmin } from './admin/appservice-admin.ts';
+import type { AppserviceAdminOptions } from './admin/appservice-admin.ts';
+import { Audit } from './admin/audit.ts';
+import { Quarantine } from './admin/quarantine.ts';
 import { Registrar } from './admin/registrar.ts';
 import { patternProblem } from './appservice/namespaces.ts';
 import { eventLoopLoad } from './clock.ts';
@@ -176,7 +179,7 @@ export class Service implements AsyncDisposable {
       const registrar = new Registrar({ serverName, registrations: () => homeserver.registrations, ledger: homeserver.ledger, vault: parts.vault, registrationsMax: REGISTRATIONS_MAX });
       homeservers.set(serverName, homeserver);
       const rules: RegistrationRules = { serverName, rateLimitedDefault: settings.rateLimitedDefault, patternProblem, urlProblem: (url) => outboundUrlProblem(url, policy) };
-      admins.set(serverName, new AppserviceAdmin({ serverName, registrar, delivery: homeserver.delivery, feed, explained: homeserver, rules }));
+      admins.set(serverName, adminOf(homeserver, { registrar, rules, feed, store, clock, random, logger }));
       if (serverName === settings.serverName && settings.registrationPaths.length > 0) {
         files.push(opened.use(await watchFiles(settings.registrationPaths, registrar, rules, clock, logger)));
       }
@@ -211,6 +214,16 @@ function serverNames({ serverName, credentials }: ServiceSettings): Set<string> 
   const names = new Set([serverName, ...credentials.flatMap((credential) => credential.serverName ?? [])]);
   if (names.size > HOMESERVERS_MAX) throw new Error(`the credentials name ${names.size} homeservers; at most ${HOMESERVERS_MAX} can be served`);
   return names;
+}
+
+function adminOf(
+  homeserver: Homeserver,
+  { store, clock, random, logger, ...parts }: Pick<AppserviceAdminOptions, 'registrar' | 'rules' | 'feed'> & Pick<ServiceParts, 'store' | 'clock' | 'random' | 'logger'>,
+): AppserviceAdmin {
+  const { serverName, delivery, ledger, isRedelivered } = homeserver;
+  const quarantine = new Quarantine({ serverName, store, commands: delivery.commands, log: ledger, isRedelivered });
+  const audit = new Audit({ serverName, store, clock, random, logger, inTime: (work) => delivery.commands.inTime(work) });
+  return new AppserviceAdmin({ serverName, delivery, quarantine, audit, explained: homeserver, ...parts });
 }
 
 function gaugesOf(homeserver: Homeserver, operations: Escalations): ReturnType<Parameters<Telemetry['observe']>[0]>[number] {

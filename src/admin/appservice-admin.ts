@@ -5,10 +5,12 @@ import { RefusalError } from '../appservice/refusal.ts';
 import type { Registration } from '../appservice/registration.ts';
 import type { Delivery } from '../delivery/delivery.ts';
 import type { EventFeed } from '../event-feed.ts';
-import type { AdminPort, AppserviceStatus, ExplainRoutingRequest, Page, PutRegistrationRequest, RegistrationWarning, RoutingExplanation } from '../rpc/ports.ts';
+import type { AdminPort, AppserviceStatus, AuditRecord, ExplainRoutingRequest, Order, Page, PutRegistrationRequest, RegistrationWarning, ReplayOrder, RoutingExplanation, ShelvedTransaction, TransactionOrder } from '../rpc/ports.ts';
 import { readRegistration, registrationFromYaml } from '../registration/registration-yaml.ts';
 import type { RegistrationRules } from '../registration/registration-rules.ts';
 import type { FieldProblem } from '../registration/yaml-fields.ts';
+import type { Audit, AuditedAction } from './audit.ts';
+import type { Quarantine } from './quarantine.ts';
 import type { Registrar } from './registrar.ts';
 import { explainedRouting } from './routing-explainer.ts';
 import type { ExplainedHomeserver } from './routing-explainer.ts';
@@ -17,6 +19,8 @@ export interface AppserviceAdminOptions {
   readonly serverName: string;
   readonly registrar: Registrar;
   readonly delivery: Delivery;
+  readonly quarantine: Quarantine;
+  readonly audit: Audit;
   readonly feed: EventFeed;
   readonly explained: ExplainedHomeserver;
   readonly rules: RegistrationRules;
@@ -29,7 +33,7 @@ export class AppserviceAdmin implements AdminPort {
     this.#options = options;
   }
 
-  async putRegistration(request: PutRegistrationRequest): Promise<{ registration: Registration; warnings: readonly RegistrationWarning[] }> {
+  async putRegistration(request: PutRegistrationRequest, actor: string): Promise<{ registration: Registration; warnings: readonly RegistrationWarning[] }> {
     const { registrar, rules } = this.#options;
     const { source } = request;
     const others = registrar.list().flatMap(({ registration }) => registration ?? []);
@@ -37,7 +41,7 @@ export class AppserviceAdmin implements AdminPort {
     if (reading.kind === 'invalid') throw invalidRegistration(request.source.kind, reading.problems);
     const { registration, warnings } = reading;
     if (request.validateOnly) registrar.check(registration, request.resumeParked);
-    else await registrar.put(registration, 'api', request.resumeParked);
+    else await this.#audited('PutRegistration', { appserviceId: registration.id, actor }, () => registrar.put(registration, 'api', request.resumeParked));
     return { registration, warnings };
   }
 
@@ -50,8 +54,17 @@ export class AppserviceAdmin implements AdminPort {
     return pageOf(all, pageSize, pageToken, ({ id }) => id);
   }
 
-  deleteRegistration(appserviceId: string, backlog: 'discard' | 'park'): Promise<void> {
-    return this.#options.registrar.remove(appserviceId, backlog);
+  /** With its backlog goes what it has in quarantine. */
+  deleteRegistration(appserviceId: string, backlog: 'discard' | 'park', actor: string): Promise<void> {
+    const { registrar, delivery, quarantine } = this.#options;
+    return this.#audited('DeleteRegistration', { appserviceId, actor }, async () => {
+      if (backlog === 'park' && (await delivery.status(appserviceId)).state === 'failed') {
+        const message = `"${appserviceId}" was stopped, so it has no backlog to park. Delete it with BACKLOG_DISCARD; put it again to start anew.`;
+        throw new RefusalError('DELIVERY_STATE_FORBIDS', message, { metadata: { appservice_id: appserviceId } });
+      }
+      await registrar.remove(appserviceId, backlog);
+      if (backlog === 'discard') await quarantine.clear(appserviceId);
+    });
   }
 
   getAppservice(appserviceId: string): Promise<AppserviceStatus> {
@@ -63,12 +76,49 @@ export class AppserviceAdmin implements AdminPort {
     return pageOf(items, pageSize, '', ({ appserviceId }) => appserviceId);
   }
 
-  setPaused(appserviceId: string, paused: boolean): Promise<AppserviceStatus> {
-    return this.#options.delivery.setPaused(appserviceId, paused);
+  setPaused(appserviceId: string, paused: boolean, actor: string): Promise<AppserviceStatus> {
+    const { delivery } = this.#options;
+    return this.#audited(paused ? 'PauseDelivery' : 'ResumeDelivery', { appserviceId, actor }, () => delivery.setPaused(appserviceId, paused));
   }
 
-  retryNow(appserviceId: string): Promise<AppserviceStatus> {
-    return this.#options.delivery.retryNow(appserviceId);
+  retryNow(appserviceId: string, actor: string): Promise<AppserviceStatus> {
+    const { delivery } = this.#options;
+    return this.#audited('RetryNow', { appserviceId, actor }, () => delivery.retryNow(appserviceId));
+  }
+
+  stop(order: Order): Promise<AppserviceStatus> {
+    const { commands } = this.#options.delivery;
+    return this.#ordered('StopAppservice', order, () => commands.stop(order.appserviceId));
+  }
+
+  skip(order: TransactionOrder): Promise<AppserviceStatus> {
+    const { delivery, quarantine } = this.#options;
+    const { appserviceId, txnId, reason } = order;
+    return this.#ordered('SkipTransaction', order, () => delivery.commands.skip(appserviceId, txnId, reason, () => quarantine.has(appserviceId, txnId)));
+  }
+
+  redeliver(order: TransactionOrder): Promise<AppserviceStatus> {
+    return this.#ordered('RedeliverTransaction', order, () => this.#options.quarantine.redeliver(order.appserviceId, order.txnId));
+  }
+
+  discard(order: TransactionOrder): Promise<AppserviceStatus> {
+    return this.#ordered('DiscardTransaction', order, () => this.#options.quarantine.discard(order.appserviceId, order.txnId));
+  }
+
+  replay(order: ReplayOrder): Promise<{ status: AppserviceStatus; from: number }> {
+    const { delivery } = this.#options;
+    return this.#audited('ReplayEvents', order, async () => {
+      const from = await delivery.commands.replay(order.appserviceId, order.start);
+      return { status: await delivery.status(order.appserviceId), from };
+    });
+  }
+
+  listQuarantined(appserviceId: string, pageSize: number, pageToken: string, withBodies: boolean): Promise<Page<ShelvedTransaction>> {
+    return this.#options.quarantine.list(appserviceId, pageSize, pageToken, withBodies);
+  }
+
+  listAudit(appserviceId: string | undefined, pageSize: number, pageToken: string): Promise<Page<AuditRecord>> {
+    return this.#options.audit.list(appserviceId, pageSize, pageToken);
   }
 
   explainRouting(request: ExplainRoutingRequest): Promise<RoutingExplanation> {
@@ -77,6 +127,17 @@ export class AppserviceAdmin implements AdminPort {
 
   watch(appserviceIds: readonly string[], signal: AbortSignal): ReturnType<AdminPort['watch']> {
     return this.#options.feed.watch(this.#options.serverName, appserviceIds, signal);
+  }
+
+  #audited<Result>(action: string, order: Omit<AuditedAction, 'action'>, act: () => Promise<Result>): Promise<Result> {
+    return this.#options.audit.around({ ...order, action }, act);
+  }
+
+  #ordered(action: string, order: Omit<AuditedAction, 'action'>, act: () => Promise<void>): Promise<AppserviceStatus> {
+    return this.#audited(action, order, async () => {
+      await act();
+      return this.#options.delivery.status(order.appserviceId);
+    });
   }
 }
 

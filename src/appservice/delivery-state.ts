@@ -7,9 +7,12 @@
  *    └────────────────┘      └────────────────────┘
  *     nothing is left              next attempt
  *
- * `failed` is terminal and is reached from any state by an operator's word only. `paused` is a flag beside the state.
+ * `failed` is terminal and is reached from any state by an operator's word only. `paused` is a flag beside the state. A new
+ * life of the id begins in `idle`, whatever the one before ended in; that is no move.
  */
-export type DeliveryState = 'idle' | 'delivering' | 'retrying' | 'failed';
+export const DELIVERY_STATES = ['idle', 'delivering', 'retrying', 'failed'] as const;
+
+export type DeliveryState = (typeof DELIVERY_STATES)[number];
 
 const LEGAL_MOVES: Readonly<Record<DeliveryState, readonly DeliveryState[]>> = {
   idle: ['delivering', 'failed'],

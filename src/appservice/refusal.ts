@@ -11,6 +11,8 @@ export type RefusalReason =
   | 'REGISTRATION_CONFLICT'
   /** An operation that the delivery state forbids. */
   | 'DELIVERY_STATE_FORBIDS'
+  /** A replay from where the log is no longer whole. Metadata says from where it is. */
+  | 'POSITION_NOT_RETAINED'
   /** Too much is queued already. Carries `retryDelayMs`. */
   | 'QUEUE_FULL'
   /** Carries `retryDelayMs`. */

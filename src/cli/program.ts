@@ -19,6 +19,7 @@ import type { Facts, MongoFact, RouterFact } from './doctor/facts.ts';
 import { gatherLocal } from './doctor/gather-local.ts';
 import { gatherRouter } from './doctor/gather-router.ts';
 import { explain } from './explain.ts';
+import { addOperationCommands } from './operation-commands.ts';
 import { ping } from './ping.ts';
 import { list, register, remove } from './registrations.ts';
 import { move, status } from './status.ts';
@@ -111,6 +112,7 @@ export function programOf(line: CommandLine, ended: (code: ExitCode) => void): C
     })();
   addRegistrationCommands(program, line, called);
   addDeliveryCommands(program, called);
+  addOperationCommands(program, called);
   program
     .command('explain')
     .description('who gets an event, by which rule and namespace, and where it is now')

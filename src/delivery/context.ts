@@ -6,7 +6,7 @@ import type { DomainEventSink } from '../appservice/domain-event.ts';
 import type { TransactionLimits } from '../appservice/transaction.ts';
 import type { Clock, Random } from '../clock.ts';
 import type { Logger } from '../logger.ts';
-import type { AppserviceStateStore } from '../store/port.ts';
+import type { OperatorRecordStore } from '../store/port.ts';
 import type { DeliveredTransactions } from './delivered-transactions.ts';
 import type { Pacer } from './pacer.ts';
 import type { DeliveryMeter, Push, RegistrationSource, RouteReader } from './ports.ts';
@@ -21,7 +21,7 @@ export interface DeliveryLimits extends TransactionLimits {
 
 export interface DeliveryContext {
   readonly serverName: string;
-  readonly store: Pick<AppserviceStateStore, 'putQuarantined'>;
+  readonly store: Pick<OperatorRecordStore, 'changeRecord'>;
   readonly routes: RouteReader;
   readonly registrations: RegistrationSource;
   readonly push: Push;

@@ -11,7 +11,7 @@
  *   F does not touch the stream                where the stream stood before F
  *
  * Nothing that concerns it lies between its delivered position and F, so each is right, whatever was trimmed; and as
- * delivered positions only grow, so do these. A segment of an older release does not tell, and counts as 0.
+ * delivered positions only grow, but by a replay, so do these. A segment of an older release does not tell, and counts as 0.
  */
 import { StoreError } from '../store/errors.ts';
 import type { SegmentLog } from '../store/port.ts';

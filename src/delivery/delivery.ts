@@ -6,25 +6,20 @@
  */
 import type { BackoffLimits } from '../appservice/backoff.ts';
 import type { DomainEventSink } from '../appservice/domain-event.ts';
-import { RefusalError } from '../appservice/refusal.ts';
 import type { Clock, Random } from '../clock.ts';
 import type { Logger } from '../logger.ts';
-import { StoreError } from '../store/errors.ts';
-import type { AppserviceState, AppserviceStateStore, ExpiredEntries, SegmentLog } from '../store/port.ts';
+import type { AppserviceState, AppserviceStateStore, ExpiredEntries, OperatorRecordStore, SegmentLog } from '../store/port.ts';
+import { Commands, firstStateElsewhere } from './commands.ts';
 import type { StreamAtTail, StreamDelivery } from './delivered-positions.ts';
 import { deliveredStreamPositions } from './delivered-positions.ts';
 import { DeliveredTransactions } from './delivered-transactions.ts';
 import type { Pacer } from './pacer.ts';
-import type { DeliveryMeter, Push, RegistrationInForce, RegistrationSource, RouteAnnouncement, RouteReader } from './ports.ts';
+import type { DeliveryMeter, Push, RegistrationSource, RouteAnnouncement, RouteReader } from './ports.ts';
 import type { ReplicaPresence } from './replica-presence.ts';
 import { Roster } from './roster.ts';
-import { StateCell } from './state-cell.ts';
 import { StateWriter } from './state-writer.ts';
 import type { AppserviceStatus, BacklogFigures } from './status.ts';
-import { heldBy, isKnown, statusOf } from './status.ts';
-import type { StoreRetryOptions } from './store-retry.ts';
-import type { StateChange } from './transitions.ts';
-import { firstState, hurried, pausedAs } from './transitions.ts';
+import { isKnown, statusOf } from './status.ts';
 import type { EventDelivery } from './whereabouts.ts';
 import { deliveriesOfEvent } from './whereabouts.ts';
 
@@ -72,7 +67,7 @@ export const DELIVERY_DEFAULTS: DeliverySettings = {
 
 export interface DeliveryOptions {
   readonly serverName: string;
-  readonly store: AppserviceStateStore & Pick<SegmentLog, 'measureRoutes' | 'readSegments'>;
+  readonly store: AppserviceStateStore & OperatorRecordStore & Pick<SegmentLog, 'measureRoutes' | 'readSegments' | 'wholeFrom'>;
   readonly routes: RouteReader;
   readonly registrations: RegistrationSource;
   readonly push: Push;
@@ -96,7 +91,8 @@ export class Delivery implements AsyncDisposable {
   readonly #options: DeliveryOptions;
   readonly #writer: StateWriter;
   readonly #roster: Roster;
-  readonly #storeRetry: StoreRetryOptions;
+  /** What operators command. */
+  readonly commands: Commands;
   readonly #deliveredTransactions = new DeliveredTransactions();
 
   constructor(options: DeliveryOptions) {
@@ -104,11 +100,12 @@ export class Delivery implements AsyncDisposable {
     const { eventsMax, ephemeralMax, toDeviceMax, bytesMax, ephemeralAgeMaxMs, backoff, statesMax, pollIntervalMs } = settings;
     if ([eventsMax, ephemeralMax, toDeviceMax].some((countMax) => countMax < 1 || countMax > TRANSACTION_ENTRIES_LIMIT) || bytesMax < 1) throw new Error('the limits of a transaction are out of range');
     this.#options = options;
-    this.#storeRetry = { clock, random, logger, serverName, limits: settings.storeRetry };
+    const storeRetry = { clock, random, logger, serverName, limits: settings.storeRetry };
     this.#writer = new StateWriter({ serverName, store, statesMax });
     const limits = { eventsMax, ephemeralMax, toDeviceMax, bytesMax, ephemeralAgeMaxMs, backoff };
-    const context = { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, limits, pacer, storeRetry: this.#storeRetry, deliveredTransactions: this.#deliveredTransactions };
+    const context = { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, limits, pacer, storeRetry, deliveredTransactions: this.#deliveredTransactions };
     this.#roster = new Roster({ context, presence, writer: this.#writer, log: store, pollIntervalMs });
+    this.commands = new Commands({ serverName, registrations, roster: this.#roster, writer: this.#writer, log: store, clock, storeRetry, answerTimeoutMs: settings.answerTimeoutMs });
   }
 
   /**
@@ -137,7 +134,7 @@ export class Delivery implements AsyncDisposable {
 
   /** Rejects with a RefusalError or StoreError. */
   async status(appserviceId: string): Promise<AppserviceStatus> {
-    this.#inForce(appserviceId);
+    this.commands.inForce(appserviceId);
     const [status] = await this.#statuses([appserviceId]);
     if (status === undefined) throw new Error('an appservice has no status');
     return status;
@@ -152,38 +149,26 @@ export class Delivery implements AsyncDisposable {
 
   /** Stops or resumes delivery; an attempt in flight ends and counts. Survives restarts. Rejects with a RefusalError or StoreError. */
   async setPaused(appserviceId: string, paused: boolean): Promise<AppserviceStatus> {
-    await this.#command(appserviceId, pausedAs(paused), (stored, held) => {
-      if (stored.deliveryState === 'failed') return 'It was stopped for good. Delete its registration and put it again to start anew.';
-      return held === 'parked' ? 'Its registration was removed and its queue is parked. Put the registration with resume_parked to go on.' : null;
-    });
+    await this.commands.setPaused(appserviceId, paused);
     return this.status(appserviceId);
   }
 
   /** Ends the wait for the next attempt. Rejects with a RefusalError or StoreError. */
   async retryNow(appserviceId: string): Promise<AppserviceStatus> {
-    await this.#command(appserviceId, hurried(this.#options.clock.nowMs()), (stored, held) => {
-      if (stored.deliveryState === 'failed') return 'It was stopped for good. Delete its registration and put it again to start anew.';
-      if (held === 'paused') return 'Its delivery is paused. Resume it; that delivers what waits.';
-      if (held === 'parked') return 'Its registration was removed and its queue is parked. Put the registration with resume_parked to go on.';
-      return held === 'no_url' ? 'Its registration has no url. Put a registration with a url; that delivers what waits.' : null;
-    });
-    this.#roster.sender(appserviceId)?.hurry();
+    await this.commands.retryNow(appserviceId);
     return this.status(appserviceId);
   }
 
   /** The appservice was heard of, by a ping: ends the wait for the next attempt if there is one (R137). Rejects with a StoreError. */
-  async wake(appserviceId: string): Promise<void> {
-    const sender = this.#roster.sender(appserviceId);
-    if (sender !== undefined) return sender.hurry();
-    const known = this.#roster.state(appserviceId);
-    if (known !== undefined) await this.#changeElsewhere(known, hurried(this.#options.clock.nowMs()));
+  wake(appserviceId: string): Promise<void> {
+    return this.commands.wake(appserviceId);
   }
 
   /** Of each appservice that there is, in order of the ids. Rejects with a StoreError. */
   async streamPositions(at: StreamAtTail): Promise<StreamDelivery[]> {
     const { registrations, serverName, store } = this.#options;
     const known = registrations.list(serverName).filter(isKnown);
-    const states = known.every(({ appserviceId }) => this.#roster.sender(appserviceId) !== undefined) ? null : await this.#inTime(this.#writer.load());
+    const states = known.every(({ appserviceId }) => this.#roster.sender(appserviceId) !== undefined) ? null : await this.commands.inTime(this.#writer.load());
     const delivered = new Map<string, number>();
     for (const inForce of known.sort((one, other) => (one.appserviceId < other.appserviceId ? -1 : 1))) {
       const { appserviceId, since } = inForce;
@@ -192,15 +177,15 @@ export class Delivery implements AsyncDisposable {
       const isOver = stored?.deliveryState === 'failed' && stored.sincePosition === since;
       delivered.set(appserviceId, isOver ? at.tail : Math.max(stored?.deliveredPosition ?? since, since));
     }
-    return this.#inTime(deliveredStreamPositions(store, serverName, at, delivered));
+    return this.commands.inTime(deliveredStreamPositions(store, serverName, at, delivered));
   }
 
   /** Where the entry at a log position is on its way to each of those it is routed to. Rejects with a StoreError. */
   async deliveriesOf(position: number, appserviceIds: readonly string[]): Promise<ReadonlyMap<string, EventDelivery>> {
     const { registrations, serverName, store } = this.#options;
     const isHere = appserviceIds.every((appserviceId) => this.#roster.sender(appserviceId) !== undefined);
-    const states = isHere ? null : await this.#inTime(this.#writer.load());
-    return this.#inTime(
+    const states = isHere ? null : await this.commands.inTime(this.#writer.load());
+    return this.commands.inTime(
       deliveriesOfEvent(position, appserviceIds, {
         serverName,
         store,
@@ -258,45 +243,10 @@ export class Delivery implements AsyncDisposable {
     return this.#roster.end(drainTimeoutMs, releaseTimeoutMs);
   }
 
-  #inForce(appserviceId: string): RegistrationInForce {
-    const inForce = this.#options.registrations.find(this.#options.serverName, appserviceId);
-    if (inForce !== undefined && isKnown(inForce)) return inForce;
-    throw new RefusalError('APPSERVICE_NOT_FOUND', `There is no appservice "${appserviceId}". ListAppservices tells which there are.`, {
-      metadata: { appservice_id: appserviceId },
-    });
-  }
-
-  /** Makes an operator's change, here or through the store; `refusal` says what forbids it. */
-  async #command(appserviceId: string, change: StateChange, refusal: (stored: AppserviceState, held: AppserviceStatus['heldBy']) => string | null): Promise<void> {
-    const inForce = this.#inForce(appserviceId);
-    const judged: StateChange = (stored) => {
-      const forbidden = refusal(stored, heldBy(stored, inForce));
-      if (forbidden === null) return change(stored);
-      throw new RefusalError('DELIVERY_STATE_FORBIDS', `The delivery state of "${appserviceId}" does not allow this. ${forbidden}`, {
-        metadata: { appservice_id: appserviceId },
-      });
-    };
-    const sender = this.#roster.sender(appserviceId);
-    if (sender !== undefined) {
-      const changed = await this.#inTime(sender.cell.changeOnce(judged));
-      sender.lookAgain();
-      if (changed !== null) return;
-    }
-    const known = this.#roster.state(appserviceId) ?? firstStateElsewhere(this.#options.serverName, inForce);
-    await this.#changeElsewhere(known, judged);
-  }
-
-  /** Changes a state that another replica may hold; that replica finds it at its next look. */
-  async #changeElsewhere(known: AppserviceState, change: StateChange): Promise<void> {
-    const cell = new StateCell(known, { writer: this.#writer, isHolder: false, retry: this.#storeRetry });
-    await this.#inTime(cell.changeOnce(change));
-    this.#roster.nudge();
-  }
-
   async #statuses(appserviceIds: readonly string[]): Promise<AppserviceStatus[]> {
     const { registrations, serverName } = this.#options;
     const ids = appserviceIds.filter((id) => this.#roster.sender(id) === undefined);
-    const elsewhere = ids.length === 0 ? null : await this.#inTime(this.#readElsewhere(ids));
+    const elsewhere = ids.length === 0 ? null : await this.commands.inTime(this.#readElsewhere(ids));
     return appserviceIds.flatMap((appserviceId) => {
       const inForce = registrations.find(serverName, appserviceId);
       const sender = this.#roster.sender(appserviceId);
@@ -329,23 +279,4 @@ export class Delivery implements AsyncDisposable {
     }
     return read;
   }
-
-  async #inTime<Result>(work: Promise<Result>): Promise<Result> {
-    const { clock, settings } = this.#options;
-    const done = new AbortController();
-    const overdue = clock.sleep(settings.answerTimeoutMs, done.signal).then(() => {
-      if (!done.signal.aborted) throw new StoreError('unavailable', 'the store has not answered in time');
-    });
-    try {
-      await Promise.race([work, overdue]);
-      return await work;
-    } finally {
-      done.abort();
-    }
-  }
-}
-
-/** The state of an appservice for which nobody has made one yet: held by nobody, not stored. */
-function firstStateElsewhere(serverName: string, { appserviceId, since }: RegistrationInForce): AppserviceState {
-  return { ...firstState(serverName, appserviceId, since, ''), revision: 0, leaseHolder: null, leaseEpoch: 0 };
 }

@@ -22,6 +22,7 @@
  *   wait      there is a transaction whose newest attempt failed. Ends at its time, or at RetryNow, a ping, a change of
  *             the registration; not for new traffic.
  *   reload    a write ended without an answer: the state is read back.
+ *   shelve    an operator skips the transaction: it goes to quarantine, and the queue moves on.
  *   reconcile the registration in force has moved on: the state follows before anything is sent.
  *
  * Promises.
@@ -29,7 +30,7 @@
  *   `state` is always what the store has or had (state-cell.ts).
  * - All attempts of a txn id carry the same bytes (I3): the body is a function of the stored choice.
  * - Transaction k + 1 is cut only in or after the change that takes k out of the queue (I2, I4).
- * - Each delivered position follows from the one before by one stored choice: nothing is left out (I1, I11).
+ * - Each delivered position follows from the one before by one stored choice, or by a replay: nothing is left out (I1, I11).
  * - Once the lease is lost the attempt in flight is aborted and nothing more is written (I5).
  * - Whatever goes wrong here ends here: it is logged, and tried again after a bounded wait (I8).
  */
@@ -54,10 +55,12 @@ type Step =
   | { readonly kind: 'rest' | 'reload' | 'cut' }
   | { readonly kind: 'reconcile'; readonly inForce: RegistrationInForce }
   | { readonly kind: 'rebuild'; readonly transaction: TransactionRecord }
+  | { readonly kind: 'shelve'; readonly transaction: TransactionRecord; readonly skip: NonNullable<TransactionRecord['skip']> }
   | { readonly kind: 'wait'; readonly delayMs: number }
   | { readonly kind: 'push'; readonly transaction: TransactionRecord; readonly registration: Registration; readonly body: Uint8Array };
 
 const REST: Step = { kind: 'rest' };
+const SHELF_FULL = 'The appservice refuses an event as too large, and its quarantine is full. Redeliver or discard what is there.';
 const NOTHING_SETTLED: Settled = { entries: 0, bytes: 0 };
 
 export class Sender {
@@ -75,6 +78,8 @@ export class Sender {
   #isAdmitted = false;
   #runs: Promise<void> = Promise.resolve();
   #attempt: AbortController | null = null;
+  /** Of the newest attempt. */
+  #attemptedTxnId = '';
   #wait: AbortController | null = null;
   #troubleCount = 0;
   #trouble: AttemptFailure | null = null;
@@ -136,8 +141,10 @@ export class Sender {
     this.lookAgain();
   }
 
-  /** The state was changed by others: decides anew, whatever it waits for. */
+  /** The state was changed by others: decides anew, whatever it waits for. An attempt that is not wanted any more is given up. */
   lookAgain(): void {
+    const { transaction } = this.state;
+    if (transaction?.txnId !== this.#attemptedTxnId || transaction.skip !== undefined) this.#attempt?.abort();
     this.#tell();
     this.#wait?.abort();
     this.wake();
@@ -208,10 +215,12 @@ export class Sender {
     if (!cell.isCertain) return { kind: 'reload' };
     const { state } = cell;
     const inForce = this.#inForce();
+    this.#queue.followReplays();
     if (inForce !== undefined && reconciled(inForce)(state) !== null) return { kind: 'reconcile', inForce };
+    const { transaction } = state;
+    if (transaction?.skip !== undefined) return { kind: 'shelve', transaction, skip: transaction.skip };
     const registration = this.#deliverable(state, inForce);
     if (registration === null) return REST;
-    const { transaction } = state;
     if (transaction === null) return this.backlog.hasWaiting(state.deliveredPosition) && this.#mayCut() ? { kind: 'cut' } : REST;
     const delayMs = this.#due.inMs(transaction);
     if (delayMs > 0) return { kind: 'wait', delayMs };
@@ -240,6 +249,8 @@ export class Sender {
         return this.#queue.cut();
       case 'rebuild':
         return this.#queue.rebuild(step.transaction);
+      case 'shelve':
+        return this.#queue.skipped(step.transaction, step.skip);
       case 'wait':
         return this.#sleep(step.delayMs);
       case 'push':
@@ -252,6 +263,7 @@ export class Sender {
     const { appserviceId } = this;
     const attempt = new AbortController();
     this.#attempt = attempt;
+    this.#attemptedTxnId = transaction.txnId;
     this.#tell();
     const startedMs = clock.monotonicMs();
     let outcome: PushOutcome;
@@ -274,14 +286,16 @@ export class Sender {
     const { appserviceId } = this;
     const timeMs = clock.nowMs();
     const retryAfterMs = outcome.kind === 'rejected' ? outcome.retryAfterMs : null;
-    const willRetry = outcome.kind === 'rejected' || outcome.kind === 'unreachable';
+    const isStuck = outcome.kind === 'too_large' && this.#queue.isShelfFull(transaction);
+    const willRetry = isStuck || outcome.kind === 'rejected' || outcome.kind === 'unreachable';
     const nextAttemptTimeMs = willRetry ? timeMs + backoffMs(transaction.attemptCount + 1, retryAfterMs, limits.backoff, random.next()) : null;
     logAttempt(logger, { serverName, appserviceId, transaction, bodyBytes: body.byteLength, outcome, durationMs, nextAttemptTimeMs });
     switch (outcome.kind) {
       case 'delivered':
         return this.#queue.delivered(transaction, timeMs);
       case 'too_large':
-        return this.#queue.tooLarge(transaction, body, failureOf(outcome, timeMs));
+        if (isStuck) return this.#queue.failed(transaction, { ...failureOf(outcome, timeMs), message: SHELF_FULL }, nextAttemptTimeMs ?? timeMs);
+        return this.#queue.tooLarge(transaction, failureOf(outcome, timeMs));
       case 'rejected':
       case 'unreachable':
         return this.#queue.failed(transaction, failureOf(outcome, timeMs), nextAttemptTimeMs ?? timeMs);

@@ -36,6 +36,8 @@ export interface BacklogFigures {
   readonly oldestTimeMs: number | null;
 }
 
+const NOTHING_WAITS: BacklogFigures = { entries: 0, bytes: 0, oldestTimeMs: null };
+
 export interface StatusParts {
   readonly stored: AppserviceState;
   readonly inForce: RegistrationInForce | undefined;
@@ -45,8 +47,10 @@ export interface StatusParts {
   readonly trouble: AttemptFailure | null;
 }
 
-export function statusOf({ stored, inForce, backlog, visibleState, trouble }: StatusParts): AppserviceStatus {
+export function statusOf({ stored, inForce, backlog: waiting, visibleState, trouble }: StatusParts): AppserviceStatus {
   const { transaction } = stored;
+  // What is routed to one that was stopped is given up as it comes.
+  const backlog = stored.deliveryState === 'failed' ? NOTHING_WAITS : waiting;
   const waits = backlog.entries > 0 || transaction !== null;
   return {
     appserviceId: stored.appserviceId,

@@ -12,16 +12,19 @@ import type { RouteReader } from './ports.ts';
 const READ_BYTES_MAX = 16 * 1024 * 1024;
 const READ_ENTRIES_MAX = 10_000;
 
-/**
- * With what the transaction settles of everything routed above `deliveredPosition`. Rejects with a StoreError; of kind
- * `unreadable` if the log no longer has all of the entries.
- */
-export async function readTransactionBody(
-  routes: RouteReader,
-  { serverName, appserviceId, deliveredPosition }: Pick<AppserviceState, 'serverName' | 'appserviceId' | 'deliveredPosition'>,
-  transaction: TransactionRecord,
-): Promise<{ body: Uint8Array; settled: Settled }> {
-  const { ranges, bodyKeys = [], entryCount, through } = transaction;
+/** Of which transaction, above which delivered position. */
+type Owner = Pick<AppserviceState, 'serverName' | 'appserviceId' | 'deliveredPosition'>;
+
+/** What the log has of a transaction. */
+export interface TransactionEntries {
+  readonly chosen: readonly RoutedEntry[];
+  /** What the transaction settles of everything routed above the delivered position. */
+  readonly settled: Settled;
+}
+
+/** Rejects with a StoreError. */
+export async function readTransactionEntries(routes: RouteReader, { serverName, appserviceId, deliveredPosition }: Owner, transaction: TransactionRecord): Promise<TransactionEntries> {
+  const { ranges, through } = transaction;
   const chosen: RoutedEntry[] = [];
   const settled = { entries: 0, bytes: 0 };
   let after = deliveredPosition;
@@ -36,8 +39,13 @@ export async function readTransactionBody(
     if (end === undefined) break;
     after = end;
   }
-  if (chosen.length !== entryCount) {
-    throw new StoreError('unreadable', `the log has ${chosen.length} of the ${entryCount} entries of transaction ${transaction.txnId}`);
-  }
+  return { chosen, settled };
+}
+
+/** Rejects with a StoreError; of kind `unreadable` if the log no longer has all of the entries. */
+export async function readTransactionBody(routes: RouteReader, owner: Owner, transaction: TransactionRecord): Promise<{ body: Uint8Array; settled: Settled }> {
+  const { bodyKeys = [], entryCount, txnId } = transaction;
+  const { chosen, settled } = await readTransactionEntries(routes, owner, transaction);
+  if (chosen.length !== entryCount) throw new StoreError('unreadable', `the log has ${chosen.length} of the ${entryCount} entries of transaction ${txnId}`);
   return { body: transactionBody(chosen, bodyKeys), settled };
 }

@@ -10,16 +10,17 @@ import type { Registration } from '../appservice/registration.ts';
 import { isSameChoice } from '../appservice/transaction.ts';
 import type { Cut, Settled } from '../appservice/transaction.ts';
 import { StoreError } from '../store/errors.ts';
-import type { AppserviceState, AttemptFailure, TransactionRecord } from '../store/port.ts';
+import type { AppserviceState, AttemptFailure, QuarantinedTransaction, TransactionRecord } from '../store/port.ts';
 import { deliveryFailed } from './attempt.ts';
 import { Backlog } from './backlog.ts';
 import type { DeliveryContext } from './context.ts';
+import { QUARANTINED_ENTRIES_MAX } from './interventions.ts';
 import type { RegistrationInForce } from './ports.ts';
 import { ReadAhead } from './read-ahead.ts';
 import type { StateCell } from './state-cell.ts';
 import { untilStored } from './store-retry.ts';
-import { readTransactionBody } from './transaction-body.ts';
-import { attemptFailed, completed, cutMade, quarantined, reconciled, splitAfter, splitOf, splitUp } from './transitions.ts';
+import { readTransactionBody, readTransactionEntries } from './transaction-body.ts';
+import { attemptFailed, completed, cutMade, quarantined, reconciled, skipped, splitAfter, splitOf, splitUp } from './transitions.ts';
 import type { StateChange } from './transitions.ts';
 
 export interface TransactionQueueOptions {
@@ -43,12 +44,15 @@ export class TransactionQueue {
   readonly #ahead: ReadAhead;
   /** A body and the choice it was made of. */
   #prepared: Prepared | null = null;
+  /** Replays that the backlog and what is in memory know of. */
+  #replayCount: number;
 
   constructor(options: TransactionQueueOptions) {
     const { context, cell } = options;
     this.#options = options;
     this.#context = context;
     this.#appserviceId = cell.state.appserviceId;
+    this.#replayCount = cell.state.replayCount ?? 0;
     this.#ahead = new ReadAhead(context.serverName, this.#appserviceId, context.routes, context.limits);
   }
 
@@ -121,27 +125,77 @@ export class TransactionQueue {
   }
 
   /** Cuts the same entries smaller; puts a single one into quarantine before the queue moves on. */
-  async tooLarge(transaction: TransactionRecord, body: Uint8Array, failure: AttemptFailure): Promise<void> {
+  async tooLarge(transaction: TransactionRecord, failure: AttemptFailure): Promise<void> {
     const { txnId, through } = transaction;
     if (transaction.entryCount > 1) {
       const next = await this.#nextIfFree(this.#state.deliveredPosition, splitOf(this.#state, transaction));
       return this.#changeAfterFailure(transaction, splitUp(txnId, failure, next, failure.timeMs), next);
     }
-    const { store, serverName, logger } = this.#context;
-    const appserviceId = this.#appserviceId;
-    const { message: reason, timeMs } = failure;
-    const settled = this.#settledBy(transaction);
-    const position = transaction.ranges[0] ?? through;
-    const shelved = { serverName, appserviceId, txnId, reason, timeMs, firstPosition: position, lastPosition: position, body };
     // After a crash in between it is pushed once more and put there again.
-    const put = async (): Promise<true> => store.putQuarantined(shelved).then(() => true);
-    if ((await untilStored(put, appserviceId, this.#context.storeRetry, this.#options.signal)) === null) return;
+    const settled = await this.#shelve(transaction, failure.message, failure.timeMs);
+    if (settled === null) return;
     const next = await this.#nextIfFree(through, splitAfter(this.#state, through));
-    await this.#changeAfterFailure(transaction, quarantined(txnId, failure, next, timeMs), next);
+    await this.#changeAfterFailure(transaction, quarantined(txnId, failure, next, failure.timeMs), next);
+    this.#gone(transaction, settled, next, 'an entry that the appservice refuses as too large is in quarantine; the queue goes on');
+  }
+
+  /** Puts a transaction that an operator skips into quarantine and goes on with what comes after it. */
+  async skipped(transaction: TransactionRecord, skip: NonNullable<TransactionRecord['skip']>): Promise<void> {
+    const { txnId, through } = transaction;
+    const settled = await this.#shelve(transaction, skip.reason, skip.timeMs);
+    if (settled === null) return;
+    const next = await this.#nextIfFree(through, splitAfter(this.#state, through));
+    await this.#change(skipped(txnId, next, this.#context.clock.nowMs()), next);
+    this.#gone(transaction, settled, next, 'a transaction that an operator skips is in quarantine; the queue goes on');
+  }
+
+  /** True if there is no room for the single entry of this transaction. */
+  isShelfFull({ entryCount }: TransactionRecord): boolean {
+    return entryCount === 1 && this.#state.quarantinedEntries >= QUARANTINED_ENTRIES_MAX;
+  }
+
+  /** Begins anew what is in memory if an operator has moved the delivered position back. */
+  followReplays(): void {
+    const { replayCount = 0 } = this.#state;
+    if (replayCount === this.#replayCount) return;
+    this.#replayCount = replayCount;
+    this.drop();
+    this.backlog.forget();
+    this.#context.measureSoon();
+  }
+
+  /** Copies the entries of the transaction to the shelf, as far as the log has them. Null once the sender is told to stop. */
+  #shelve(transaction: TransactionRecord, reason: string, timeMs: number): Promise<Settled | null> {
+    const { store, routes, serverName, storeRetry } = this.#context;
+    const appserviceId = this.#appserviceId;
+    const { txnId, bodyKeys = [], ranges, through } = transaction;
+    const copy = async (): Promise<Settled> => {
+      const { chosen, settled } = await readTransactionEntries(routes, this.#state, transaction);
+      const shelved: QuarantinedTransaction = {
+        serverName,
+        appserviceId,
+        txnId,
+        reason,
+        timeMs,
+        firstPosition: ranges[0] ?? through,
+        lastPosition: ranges.at(-1) ?? through,
+        bodyKeys,
+        entryCount: chosen.length,
+        bytes: chosen.reduce((sum, { json }) => sum + json.byteLength, 0),
+        entries: chosen.map(({ kind, json }) => ({ kind, json })),
+      };
+      await store.changeRecord({ kind: 'quarantine', transaction: shelved });
+      return settled;
+    };
+    return untilStored(copy, appserviceId, storeRetry, this.#options.signal);
+  }
+
+  /** The transaction is on the shelf, and out of the queue if the change was made. */
+  #gone({ txnId, through, ranges }: TransactionRecord, settled: Settled, next: Cut | null, message: string): void {
     if (this.#state.deliveredPosition < through) return;
     this.backlog.dealtWith(settled.entries, settled.bytes, next?.oldestTimeMs ?? null);
-    const fields = { server_name: serverName, appservice_id: appserviceId, txn_id: txnId, log_position: position };
-    logger.error(fields, 'an entry that the appservice refuses as too large is in quarantine; the queue goes on');
+    const { serverName, logger } = this.#context;
+    logger.error({ server_name: serverName, appservice_id: this.#appserviceId, txn_id: txnId, log_position: ranges[0] ?? through }, message);
   }
 
   get #state(): AppserviceState {

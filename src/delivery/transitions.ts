@@ -7,7 +7,9 @@
  *   idle         no transaction
  *   delivering   a transaction, whose newest attempt has not failed
  *   retrying     a transaction, whose newest attempt failed
- *   failed       terminal for this life of the id; a transaction may be left, and is not sent
+ *   failed       terminal for this life of the id; nothing is sent. The next life begins in idle
+ * A transaction that is marked to be skipped is not sent and changes by `skipped` alone. What operators change:
+ * interventions.ts.
  */
 import { moveDeliveryState } from '../appservice/delivery-state.ts';
 import type { Cut } from '../appservice/transaction.ts';
@@ -102,6 +104,16 @@ export function quarantined(txnId: string, failure: AttemptFailure, next: Cut | 
   });
 }
 
+/** The transaction that an operator skips is in quarantine by now. */
+export function skipped(txnId: string, next: Cut | null, nowMs: number): StateChange {
+  return (state) => {
+    const { transaction } = state;
+    if (transaction?.txnId !== txnId || transaction.skip === undefined) return null;
+    const done = { ...passed(state, transaction.through), quarantinedEntries: state.quarantinedEntries + transaction.entryCount };
+    return goneOn(done, next, nowMs);
+  };
+}
+
 export function pausedAs(paused: boolean): StateChange {
   return (state) => (state.paused === paused ? null : { ...state, paused });
 }
@@ -144,7 +156,7 @@ export function splitAfter(state: AppserviceState, through: number): AppserviceS
 }
 
 function onTransaction(txnId: string, change: (state: AppserviceState, transaction: TransactionRecord) => AppserviceState | null): StateChange {
-  return (state) => (state.transaction?.txnId === txnId ? change(state, state.transaction) : null);
+  return (state) => (state.transaction?.txnId === txnId && state.transaction.skip === undefined ? change(state, state.transaction) : null);
 }
 
 /** All up to its end is left out: there is nothing to send. */
@@ -204,5 +216,7 @@ function newLife(state: AppserviceState, position: number): AppserviceState {
     transaction: null,
     split: null,
     lastFailure: null,
+    // What the life before had in quarantine is not this one's.
+    quarantinedEntries: 0,
   };
 }

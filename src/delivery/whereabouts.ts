@@ -5,7 +5,7 @@
  *     given up   │ delivered, quarantined│ in flight, or held              │ queued, or held
  */
 import type { DeliveryState } from '../appservice/delivery-state.ts';
-import type { AppserviceState, AppserviceStateStore } from '../store/port.ts';
+import type { AppserviceState, OperatorRecordStore, QuarantinedTransaction } from '../store/port.ts';
 import type { DeliveredTransactions } from './delivered-transactions.ts';
 import type { RegistrationInForce } from './ports.ts';
 import { heldBy } from './status.ts';
@@ -39,7 +39,9 @@ export function whereaboutsOf(position: number, { stored, visibleState, inForce,
   if (quarantinedTxnId !== undefined) return { ...NOT_ROUTED, whereabouts: 'quarantined', txnId: quarantinedTxnId };
   const since = Math.max(inForce?.since ?? 0, stored?.sincePosition ?? 0);
   const isThisLife = inForce !== undefined && position > since && !(inForce.registration === null && inForce.backlog !== 'park');
-  if (deliveredTxnId !== undefined) return { ...NOT_ROUTED, whereabouts: 'delivered', txnId: deliveredTxnId };
+  // After a replay it is on its way again.
+  const isAgain = stored !== undefined && position > stored.deliveredPosition;
+  if (deliveredTxnId !== undefined && !isAgain) return { ...NOT_ROUTED, whereabouts: 'delivered', txnId: deliveredTxnId };
   if (!isThisLife) return { ...NOT_ROUTED, whereabouts: 'given_up' };
   // The state may still be that of the life before.
   const state = stored !== undefined && stored.sincePosition === inForce.since ? stored : undefined;
@@ -58,15 +60,15 @@ export function whereaboutsOf(position: number, { stored, visibleState, inForce,
   };
 }
 
-/** Quarantined transactions looked through for one event, and at once. Their bodies come along. */
-const QUARANTINED_MAX = 200;
-const QUARANTINED_PAGE = 10;
+/** Quarantined transactions looked through for one event, and at once. */
+const QUARANTINED_MAX = 10_000;
+const QUARANTINED_PAGE = 200;
 
 /** The txn id under which the entry at `position` is in quarantine. Rejects with a StoreError. */
-export async function quarantinedTxnId(store: Pick<AppserviceStateStore, 'listQuarantined'>, serverName: string, appserviceId: string, position: number): Promise<string | undefined> {
+export async function quarantinedTxnId(store: Pick<OperatorRecordStore, 'readRecords'>, serverName: string, appserviceId: string, position: number): Promise<string | undefined> {
   let after: string | null = null;
   for (let looked = 0; looked < QUARANTINED_MAX; looked += QUARANTINED_PAGE) {
-    const page = await store.listQuarantined(serverName, appserviceId, after, QUARANTINED_PAGE);
+    const page: readonly QuarantinedTransaction[] = await store.readRecords('quarantine', { serverName, appserviceId, afterTxnId: after, countMax: QUARANTINED_PAGE, withEntries: false });
     const found = page.find(({ firstPosition, lastPosition }) => firstPosition <= position && position <= lastPosition);
     if (found !== undefined) return found.txnId;
     after = page.at(-1)?.txnId ?? null;
@@ -77,7 +79,7 @@ export async function quarantinedTxnId(store: Pick<AppserviceStateStore, 'listQu
 
 export interface DeliveriesOfEventOptions {
   readonly serverName: string;
-  readonly store: Pick<AppserviceStateStore, 'listQuarantined'>;
+  readonly store: Pick<OperatorRecordStore, 'readRecords'>;
   readonly delivered: DeliveredTransactions;
   inForce(appserviceId: string): RegistrationInForce | undefined;
   /** The state as it is known, with the delivery state of this moment. */

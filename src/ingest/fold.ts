@@ -13,6 +13,7 @@ import type { RegistrationChange, Segment, StoredRegistration } from '../store/s
 import { lastPosition } from '../store/segment.ts';
 import { DeviceKeysFold } from './device-keys.ts';
 import { OpenHolds } from './holds.ts';
+import { RedeliveredFold } from './redelivery.ts';
 import { RoomCache } from './room-cache.ts';
 import { StreamPositions } from './stream-positions.ts';
 
@@ -37,6 +38,7 @@ export class Fold {
   readonly streams = new StreamPositions();
   readonly rooms: RoomCache;
   readonly deviceKeys = new DeviceKeysFold();
+  readonly redelivered = new RedeliveredFold();
   readonly holds = new OpenHolds();
   /** Log position of the last entry folded. */
   tail = 0;
@@ -64,6 +66,7 @@ export class Fold {
     fold.registrationsVersion = checkpoint.registrationsVersion;
     fold.streams.settle(checkpoint.streamPositions);
     fold.deviceKeys.apply(checkpoint.deviceKeys ?? []);
+    fold.redelivered.load(checkpoint.redelivered ?? []);
     fold.holds.restore(checkpoint.holds ?? []);
     for (const stored of registrations) {
       const registration =
@@ -153,6 +156,7 @@ export class Fold {
     this.rooms.settle(segment.roomDeltas, position, applied);
     this.streams.settle(segment.streamPositions);
     if (segment.deviceKeys !== undefined) this.deviceKeys.apply(segment.deviceKeys);
+    if (segment.redelivery !== undefined) this.redelivered.apply(segment.redelivery);
     if (segment.holds !== undefined) this.holds.apply(segment);
     this.tail = position;
   }

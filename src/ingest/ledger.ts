@@ -22,14 +22,18 @@ import type { Clock, Random } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import { StoreError } from '../store/errors.ts';
 import type { SegmentLog } from '../store/port.ts';
-import type { RegistrationChange, Segment } from '../store/segment.ts';
+import type { RedeliveredKey, RegistrationChange, Segment } from '../store/segment.ts';
 import type { Fold, FoldedRegistration } from './fold.ts';
 import type { KnownAnswers } from './group-holds.ts';
 import { RoutedGroup } from './group-router.ts';
 import type { SubmissionVerdict } from './group-router.ts';
+import { markSegment } from './mark-segment.ts';
 import type { Hold } from './holds.ts';
-import type { GroupLimits, PlannedChange, Release, SubmissionItem } from './queue.ts';
-import { IngestQueue } from './queue.ts';
+import type { GroupLimits, PlannedChange, Release, SubmissionItem, Work } from './queue.ts';
+import { IngestQueue, planned } from './queue.ts';
+import { missingRooms } from './missing-rooms.ts';
+import { redeliveredParts } from './redelivery.ts';
+import type { RedeliveryOutcome, Shelf } from './redelivery.ts';
 import type { ParsedSubmission, SubmissionResult } from './submission.ts';
 
 export interface LedgerLimits extends GroupLimits {
@@ -72,7 +76,6 @@ export interface LedgerOptions {
 /** An overdue append is noticed after the time-out and at most this part of it. */
 const WATCHES_PER_TIMEOUT = 4;
 
-const NO_ROOMS: readonly string[] = [];
 
 type Appended = 'appended' | 'lost';
 
@@ -134,6 +137,12 @@ export class Ledger implements AsyncDisposable {
     return this.#queue.offerChange(plan);
   }
 
+  /** Appends a transaction on the shelf as what its appservice still has to get, unless it was appended before. Rejects with a RefusalError or StoreError. */
+  redeliver(key: RedeliveredKey, shelf: Shelf): Promise<RedeliveryOutcome> {
+    if (this.#behind) return Promise.reject(new StoreError('unavailable', 'the log cannot be reached'));
+    return this.#queue.offerRedelivery(key, shelf);
+  }
+
   /**
    * In its turn, if the hold is still open and `isDue` says so: routes what waits in it to its appservice, and resolves
    * once that is durable. Rejects like {@link submit}.
@@ -193,6 +202,7 @@ export class Ledger implements AsyncDisposable {
         await this.#appendReleases(work.releases);
         work.settle();
       } else if (work.kind === 'change') work.settle(await this.#appendChange(work.plan));
+      else if (work.kind === 'redelivery') await this.#appendRedelivery(work);
       else work.settle(await this.#appendPositions());
     } catch (error) {
       work.refuse(error);
@@ -246,12 +256,7 @@ export class Ledger implements AsyncDisposable {
 
   async #loadRooms(submissions: readonly ParsedSubmission[]): Promise<void> {
     const { rooms } = this.#fold;
-    const missing = new Set<string>();
-    for (const submission of submissions) {
-      for (const { event } of submission.events) if (rooms.lacks(event.roomId)) missing.add(event.roomId);
-      for (const { roomId } of submission.rooms) if (rooms.lacks(roomId)) missing.add(roomId);
-      for (const roomId of submission.others?.roomIds ?? NO_ROOMS) if (rooms.lacks(roomId)) missing.add(roomId);
-    }
+    const missing = missingRooms(rooms, submissions);
     if (missing.size === 0) return;
     this.#tell();
     await rooms.load(missing);
@@ -275,8 +280,13 @@ export class Ledger implements AsyncDisposable {
 
   async #appendChange(plan: PlannedChange): Promise<number> {
     for (;;) {
-      const changes = plan(this.#fold.registrations);
-      if (changes.length === 0) return this.#fold.registrationsVersion;
+      const changes = planned(plan, this.#fold.registrations);
+      // That there is nothing to do, or that it cannot be done, holds only if no other writer has changed registrations meanwhile.
+      if (changes instanceof RefusalError || changes.length === 0) {
+        if (await this.#readOn()) continue;
+        if (changes instanceof RefusalError) throw changes;
+        return this.#fold.registrationsVersion;
+      }
       const position = this.#fold.tail + 1;
       const registrations = this.#fold.after(changes, position);
       // Nobody is left to be asked: what waits becomes part of the queue, and shares its fate.
@@ -290,6 +300,17 @@ export class Ledger implements AsyncDisposable {
     }
   }
 
+  async #appendRedelivery(work: Extract<Work, { kind: 'redelivery' }>): Promise<void> {
+    for (;;) {
+      // What is wrong with the shelf is not wrong with the log.
+      const parts = await redeliveredParts(this.#fold, work.key, work.shelf).catch((error: unknown) => work.refuse(error));
+      if (parts === undefined) return;
+      if (typeof parts === 'string') return work.settle(parts);
+      const segment = { ...this.#markSegment([]), ...parts, streamsBefore: this.#fold.streams.allPassed() };
+      if ((await this.#append(segment, () => undefined, [])) === 'appended') return work.settle('appended');
+    }
+  }
+
   async #appendPositions(): Promise<void> {
     await this.#readOn();
     while (Object.keys(this.#fold.streams.ahead()).length > 0) {
@@ -298,19 +319,7 @@ export class Ledger implements AsyncDisposable {
   }
 
   #markSegment(registrationChanges: readonly RegistrationChange[]): Segment {
-    const { random, clock } = this.#options;
-    return {
-      serverName: this.#fold.serverName,
-      firstPosition: this.#fold.tail + 1,
-      entries: [{ kind: 'mark', json: new Uint8Array(0) }],
-      routes: [],
-      roomDeltas: [],
-      streamPositions: this.#fold.streams.ahead(),
-      registrationChanges,
-      registrationsVersion: this.#fold.registrationsVersion,
-      nonce: random.hex(12),
-      timeMs: clock.nowMs(),
-    };
+    return markSegment(this.#fold, registrationChanges, this.#options.random.hex(12), this.#options.clock.nowMs());
   }
 
   /** Appends and folds. After `lost` the rival's segments are folded; after a rejection the fold is as before and must be read on. */

@@ -1,13 +1,14 @@
 /**
  * What waits for the append loop, first come first served, bounded in count and bytes. Taking joins all submissions
  * that wait, up to the limits of a group; so do releases of holds, which are bounded together (holds.ts); a registration
- * change or a pause stands alone, in its place.
+ * change, a redelivery or a pause stands alone, in its place.
  */
 import { RefusalError } from '../appservice/refusal.ts';
 import type { Clock } from '../clock.ts';
-import type { RegistrationChange } from '../store/segment.ts';
+import type { RedeliveredKey, RegistrationChange } from '../store/segment.ts';
 import type { FoldedRegistration } from './fold.ts';
 import type { Hold } from './holds.ts';
+import type { RedeliveryOutcome, Shelf } from './redelivery.ts';
 import type { ParsedSubmission, SubmissionResult } from './submission.ts';
 
 export interface GroupLimits {
@@ -38,6 +39,12 @@ interface ChangeItem extends Waiting<number> {
   readonly plan: PlannedChange;
 }
 
+interface RedeliveryItem extends Waiting<RedeliveryOutcome> {
+  readonly kind: 'redelivery';
+  readonly key: RedeliveredKey;
+  readonly shelf: Shelf;
+}
+
 /** A hold to release, if that is due in its turn. */
 export interface Release {
   readonly hold: Hold;
@@ -59,12 +66,13 @@ interface PauseItem {
   refuse(error: unknown): void;
 }
 
-type Item = SubmissionItem | ReleaseItem | ChangeItem | FlushItem | PauseItem;
+type Item = SubmissionItem | ReleaseItem | ChangeItem | RedeliveryItem | FlushItem | PauseItem;
 
 export type Work =
   | { readonly kind: 'submissions'; readonly items: readonly SubmissionItem[]; refuse(error: unknown): void }
   | { readonly kind: 'releases'; readonly releases: readonly Release[]; settle(): void; refuse(error: unknown): void }
   | ChangeItem
+  | RedeliveryItem
   | FlushItem
   | PauseItem;
 
@@ -114,6 +122,10 @@ export class IngestQueue {
 
   offerChange(plan: PlannedChange): Promise<number> {
     return new Promise((settle, refuse) => this.#put({ kind: 'change', plan, settle, refuse }));
+  }
+
+  offerRedelivery(key: RedeliveredKey, shelf: Shelf): Promise<RedeliveryOutcome> {
+    return new Promise((settle, refuse) => this.#put({ kind: 'redelivery', key, shelf, settle, refuse }));
   }
 
   offerRelease(release: Release): Promise<void> {
@@ -221,5 +233,15 @@ export class IngestQueue {
         resolve();
       };
     });
+  }
+}
+
+/** What the plan makes of the registrations, or why it cannot. */
+export function planned(plan: PlannedChange, registrations: ReadonlyMap<string, FoldedRegistration>): readonly RegistrationChange[] | RefusalError {
+  try {
+    return plan(registrations);
+  } catch (error) {
+    if (error instanceof RefusalError) return error;
+    throw error;
   }
 }

@@ -54,8 +54,14 @@ export interface UpkeepOptions {
 /** From the age at which ephemeral entries are cut no more to when they may go. */
 const EXPIRED_MARGIN_MS = 120_000;
 
-function savedParts({ deviceKeys, holds }: Fold): Pick<Checkpoint, 'deviceKeys' | 'holds'> {
-  return { ...(deviceKeys.userCount === 0 ? {} : { deviceKeys: deviceKeys.all() }), ...(holds.count === 0 ? {} : { holds: holds.toStored() }) };
+/** What a checkpoint has only where there is any. */
+function savedParts({ deviceKeys, holds, redelivered }: Fold): Pick<Checkpoint, 'deviceKeys' | 'holds' | 'redelivered'> {
+  const keys = redelivered.all();
+  return {
+    ...(deviceKeys.userCount === 0 ? {} : { deviceKeys: deviceKeys.all() }),
+    ...(holds.count === 0 ? {} : { holds: holds.toStored() }),
+    ...(keys.length === 0 ? {} : { redelivered: keys }),
+  };
 }
 
 export class Upkeep implements AsyncDisposable {

@@ -19,14 +19,13 @@ import { DeleteRegistrationRequest_Backlog as Backlog } from '../../gen/matrix/a
 import type { Caller } from './authentication.ts';
 import { appserviceIdFrom, appserviceTo, domainEventTo, invalid } from './conversion.ts';
 import { explanationTo, explanationWantedFrom } from './explanation-conversion.ts';
+import { OperatorMethods } from './operator-methods.ts';
+import { pageSize, pageToken } from './page.ts';
 import type { AdminPort, AppserviceStatus, Homeservers, PutRegistrationRequest } from './ports.ts';
 import { registrationFrom, registrationTo } from './registration-conversion.ts';
 import { allowed, found } from './router-methods.ts';
 
-const PAGE_SIZE_DEFAULT = 100;
-const PAGE_SIZE_MAX = 1000;
 const WATCHED_MAX = 1000;
-const PAGE_TOKEN_LENGTH_MAX = 1024;
 const YAML_BYTES_MAX = 1024 * 1024;
 
 /** A request that names one appservice. */
@@ -40,6 +39,8 @@ interface AppserviceAnswer {
 }
 
 export class AdminMethods {
+  /** Those by which operators step in. */
+  readonly operator = new OperatorMethods((request, caller) => this.#admin(request, caller));
   readonly #homeservers: Homeservers;
   readonly #rateLimitedDefault: boolean;
 
@@ -50,7 +51,7 @@ export class AdminMethods {
 
   async putRegistration(request: MessageShape<typeof PutRegistrationRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof PutRegistrationResponseSchema>> {
     const { validateOnly, resumeParked } = request;
-    const { registration, warnings } = await this.#admin(request, caller).putRegistration({ source: this.#source(request), validateOnly, resumeParked });
+    const { registration, warnings } = await this.#admin(request, caller).putRegistration({ source: this.#source(request), validateOnly, resumeParked }, caller.name);
     return { registration: registrationTo(registration), warnings: warnings.map(({ code, message }) => ({ code, message })) };
   }
 
@@ -67,7 +68,7 @@ export class AdminMethods {
     if (request.backlog !== Backlog.DISCARD && request.backlog !== Backlog.PARK) {
       throw invalid('backlog', 'Say what becomes of what is queued: BACKLOG_DISCARD gives it up, BACKLOG_PARK keeps it undelivered.');
     }
-    await this.#admin(request, caller).deleteRegistration(idOf(request), request.backlog === Backlog.PARK ? 'park' : 'discard');
+    await this.#admin(request, caller).deleteRegistration(idOf(request), request.backlog === Backlog.PARK ? 'park' : 'discard', caller.name);
     return {};
   }
 
@@ -81,11 +82,11 @@ export class AdminMethods {
   }
 
   setPaused(request: AppserviceRequest, caller: Caller, paused: boolean): Promise<AppserviceAnswer> {
-    return answered(this.#admin(request, caller).setPaused(idOf(request), paused));
+    return answered(this.#admin(request, caller).setPaused(idOf(request), paused, caller.name));
   }
 
   retryNow(request: AppserviceRequest, caller: Caller): Promise<AppserviceAnswer> {
-    return answered(this.#admin(request, caller).retryNow(idOf(request)));
+    return answered(this.#admin(request, caller).retryNow(idOf(request), caller.name));
   }
 
   async explainRouting(request: MessageShape<typeof ExplainRoutingRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof ExplainRoutingResponseSchema>> {
@@ -123,14 +124,4 @@ async function answered(status: Promise<AppserviceStatus>): Promise<AppserviceAn
 
 function idOf({ appserviceId }: AppserviceRequest): string {
   return appserviceIdFrom(appserviceId);
-}
-
-function pageToken(token: string): string {
-  if (token.length > PAGE_TOKEN_LENGTH_MAX) throw invalid('page_token', 'Send the next_page_token of the answer before, or none for the first page.');
-  return token;
-}
-
-function pageSize(wanted: number): number {
-  if (wanted < 0) throw invalid('page_size', `A page_size is 0 or more; at most ${PAGE_SIZE_MAX} are returned.`);
-  return wanted === 0 ? PAGE_SIZE_DEFAULT : Math.min(wanted, PAGE_SIZE_MAX);
 }

@@ -48,6 +48,13 @@ export const METHOD_ROLES: Readonly<Record<string, readonly Role[]>> = {
   [`${ADMIN}/PauseDelivery`]: ['admin'],
   [`${ADMIN}/ResumeDelivery`]: ['admin'],
   [`${ADMIN}/RetryNow`]: ['admin'],
+  [`${ADMIN}/StopAppservice`]: ['admin'],
+  [`${ADMIN}/SkipTransaction`]: ['admin'],
+  [`${ADMIN}/ListQuarantinedTransactions`]: READERS,
+  [`${ADMIN}/RedeliverTransaction`]: ['admin'],
+  [`${ADMIN}/DiscardTransaction`]: ['admin'],
+  [`${ADMIN}/ReplayEvents`]: ['admin'],
+  [`${ADMIN}/ListAuditEntries`]: READERS,
   [`${ADMIN}/ExplainRouting`]: READERS,
   [`${ADMIN}/WatchEvents`]: READERS,
 };

@@ -23,6 +23,7 @@ export const REFUSALS: Readonly<Record<RefusalReason, ErrorRule>> = {
   TRANSACTION_NOT_FOUND: { code: 'notFound', when: 'There is no such transaction.' },
   REGISTRATION_CONFLICT: { code: 'alreadyExists', when: 'Another registration has the same as_token or id.' },
   DELIVERY_STATE_FORBIDS: { code: 'failedPrecondition', when: 'The delivery state of the appservice forbids the operation.', isPrecondition: true },
+  POSITION_NOT_RETAINED: { code: 'failedPrecondition', when: 'A replay would begin where the log is no longer whole. Metadata: oldest_log_position, from which it is.', isPrecondition: true },
   QUEUE_FULL: { code: 'resourceExhausted', when: 'Too much waits to be written, or too many queries or watches are under way. RetryInfo says when to try again.' },
   TOO_MANY_PINGS: { code: 'resourceExhausted', when: 'Too many pings are under way, of this appservice or of all. RetryInfo says when to try again.' },
   TOO_MANY_LOOKUPS: { code: 'resourceExhausted', when: 'Too many third-party look-ups, or too many key requests, are under way. RetryInfo says when to try again.' },

@@ -152,6 +152,13 @@ function addServices(server: Server, { router, admin }: GrpcServerOptions, door:
     pauseDelivery: door.unary(a.pauseDelivery, (request, caller) => admin.setPaused(request, caller, true)),
     resumeDelivery: door.unary(a.resumeDelivery, (request, caller) => admin.setPaused(request, caller, false)),
     retryNow: door.unary(a.retryNow, (request, caller) => admin.retryNow(request, caller)),
+    stopAppservice: door.unary(a.stopAppservice, (request, caller) => admin.operator.stopAppservice(request, caller)),
+    skipTransaction: door.unary(a.skipTransaction, (request, caller) => admin.operator.skipTransaction(request, caller)),
+    listQuarantinedTransactions: door.unary(a.listQuarantinedTransactions, (request, caller) => admin.operator.listQuarantinedTransactions(request, caller)),
+    redeliverTransaction: door.unary(a.redeliverTransaction, (request, caller) => admin.operator.redeliverTransaction(request, caller)),
+    discardTransaction: door.unary(a.discardTransaction, (request, caller) => admin.operator.discardTransaction(request, caller)),
+    replayEvents: door.unary(a.replayEvents, (request, caller) => admin.operator.replayEvents(request, caller)),
+    listAuditEntries: door.unary(a.listAuditEntries, (request, caller) => admin.operator.listAuditEntries(request, caller)),
     explainRouting: door.unary(a.explainRouting, (request, caller) => admin.explainRouting(request, caller)),
     watchEvents: door.serverStream(a.watchEvents, (request, caller, signal) => admin.watchEvents(request, caller, signal)),
   });

@@ -356,6 +356,13 @@ function addRoutes(router: ConnectRouter, options: HttpServerOptions, draining: 
     pauseDelivery: async (request, context) => a.setPaused(request, callerOf(context), true),
     resumeDelivery: async (request, context) => a.setPaused(request, callerOf(context), false),
     retryNow: async (request, context) => a.retryNow(request, callerOf(context)),
+    stopAppservice: async (request, context) => a.operator.stopAppservice(request, callerOf(context)),
+    skipTransaction: async (request, context) => a.operator.skipTransaction(request, callerOf(context)),
+    listQuarantinedTransactions: async (request, context) => a.operator.listQuarantinedTransactions(request, callerOf(context)),
+    redeliverTransaction: async (request, context) => a.operator.redeliverTransaction(request, callerOf(context)),
+    discardTransaction: async (request, context) => a.operator.discardTransaction(request, callerOf(context)),
+    replayEvents: async (request, context) => a.operator.replayEvents(request, callerOf(context)),
+    listAuditEntries: async (request, context) => a.operator.listAuditEntries(request, callerOf(context)),
     explainRouting: async (request, context) => a.explainRouting(request, callerOf(context)),
     watchEvents: (request, context) => told(context, () => untilDrained(a.watchEvents(request, callerOf(context), AbortSignal.any([context.signal, draining])), draining)),
   });

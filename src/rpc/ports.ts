@@ -162,17 +162,69 @@ export interface Page<Item> {
   readonly nextPageToken: string;
 }
 
-/** What the admin service calls, for one homeserver. All reject with RefusalError or StoreError. */
+/** A transaction in quarantine. */
+export interface ShelvedTransaction {
+  readonly txnId: string;
+  readonly reason: string;
+  readonly timeMs: number;
+  readonly firstPosition: number;
+  readonly lastPosition: number;
+  readonly entryCount: number;
+  /** JSON bytes of its entries together. */
+  readonly bytes: number;
+  /** As it was pushed; null unless asked for. */
+  readonly body: Uint8Array | null;
+}
+
+export interface AuditRecord {
+  readonly timeMs: number;
+  readonly actor: string;
+  readonly action: string;
+  readonly appserviceId: string;
+  readonly txnId: string | null;
+  readonly reason: string;
+}
+
+/** What an operator orders for one appservice, and why. */
+export interface Order {
+  readonly appserviceId: string;
+  readonly reason: string;
+  /** Name of the operator's credential. */
+  readonly actor: string;
+}
+
+export interface TransactionOrder extends Order {
+  readonly txnId: string;
+}
+
+export interface ReplayOrder extends Order {
+  /** A log position, or the first one written at or after a wall clock. */
+  readonly start: { readonly kind: 'position'; readonly position: number } | { readonly kind: 'time'; readonly timeMs: number };
+}
+
+/**
+ * What the admin service calls, for one homeserver. All reject with RefusalError or StoreError. `actor` is the name of the
+ * operator's credential.
+ */
 export interface AdminPort {
-  putRegistration(request: PutRegistrationRequest): Promise<{ registration: Registration; warnings: readonly RegistrationWarning[] }>;
+  putRegistration(request: PutRegistrationRequest, actor: string): Promise<{ registration: Registration; warnings: readonly RegistrationWarning[] }>;
   /** Registrations carry their tokens in here; the edge must never put them into an answer. */
   getRegistration(appserviceId: string): Registration;
   listRegistrations(pageSize: number, pageToken: string): Page<Registration>;
-  deleteRegistration(appserviceId: string, backlog: 'discard' | 'park'): Promise<void>;
+  deleteRegistration(appserviceId: string, backlog: 'discard' | 'park', actor: string): Promise<void>;
   getAppservice(appserviceId: string): Promise<AppserviceStatus>;
   listAppservices(pageSize: number, pageToken: string): Promise<Page<AppserviceStatus>>;
-  setPaused(appserviceId: string, paused: boolean): Promise<AppserviceStatus>;
-  retryNow(appserviceId: string): Promise<AppserviceStatus>;
+  setPaused(appserviceId: string, paused: boolean, actor: string): Promise<AppserviceStatus>;
+  retryNow(appserviceId: string, actor: string): Promise<AppserviceStatus>;
+  stop(order: Order): Promise<AppserviceStatus>;
+  skip(order: TransactionOrder): Promise<AppserviceStatus>;
+  redeliver(order: TransactionOrder): Promise<AppserviceStatus>;
+  discard(order: TransactionOrder): Promise<AppserviceStatus>;
+  /** With the log position from which on is delivered again. */
+  replay(order: ReplayOrder): Promise<{ readonly status: AppserviceStatus; readonly from: number }>;
+  listQuarantined(appserviceId: string, pageSize: number, pageToken: string, withBodies: boolean): Promise<Page<ShelvedTransaction>>;
+  /** Newest first; of one appservice unless `appserviceId` is undefined. */
+  listAudit(appserviceId: string | undefined, pageSize: number, pageToken: string): Promise<Page<AuditRecord>>;
   /** An event that is not found is an answer. */
   explainRouting(request: ExplainRoutingRequest): Promise<RoutingExplanation>;
   /**

@@ -1,5 +1,5 @@
 /**
- * The store port: three roles, each with its promises. Every adapter passes test/store/conformance.
+ * The store port: four roles, each with its promises. Every adapter passes test/store/conformance.
  *
  * Rules for all methods:
  * - Data of one `serverName` must never be visible under another.
@@ -11,7 +11,7 @@
 import type { BodyKey, RoutedKind } from '../appservice/body-keys.ts';
 import type { DeviceKeys } from '../appservice/device-extensions.ts';
 import type { DeliveryState } from '../appservice/delivery-state.ts';
-import type { Segment, StoredRegistration } from './segment.ts';
+import type { RedeliveredKey, Segment, StoredRegistration } from './segment.ts';
 
 /** What {@link SegmentLog.append} came to. */
 export type AppendOutcome =
@@ -113,6 +113,12 @@ export interface SegmentLog {
    * entries that are expired. The newest segment always stays.
    */
   trim(serverName: string, request: TrimRequest): Promise<TrimOutcome>;
+  /**
+   * The lowest log position from which to `through` no segment is missing: looks from there down, at no more than
+   * `segmentsMax` (≤ 10,000) segments, and no further than the segment that holds `from`. `through` + 1 if the one that
+   * holds `through` is missing itself. To look further, call again with what was returned less one as `through`.
+   */
+  wholeFrom(serverName: string, from: number, through: number, segmentsMax: number): Promise<number>;
 }
 
 /** What is known of one room, valid at a log position. Null lists are unknown. */
@@ -141,6 +147,8 @@ export interface Checkpoint {
   readonly streamPositions: Readonly<Record<string, number>>;
   /** The latest numbers of keys of devices; at most 10,000 devices. Absent: none are known. */
   readonly deviceKeys?: readonly DeviceKeys[];
+  /** Redelivered transactions of which it is not known that they have left the quarantine. Absent: there are none. */
+  readonly redelivered?: readonly RedeliveredKey[];
   /** What waits until an appservice has been asked; at most 1,000. Absent: nothing does. */
   readonly holds?: readonly StoredHold[];
   /** Log position of the newest registration change at or below `position`. */
@@ -185,8 +193,6 @@ export interface FoldStore {
    * Not atomic as a whole; safe to repeat.
    */
   saveFold(serverName: string, changes: FoldChanges): Promise<void>;
-  /** The server names that have a segment or a fold here, ascending; at most 10,000. */
-  listServerNames(): Promise<string[]>;
 }
 
 /** A transaction that was cut and is not finished: a txn id, a closed choice of log entries, and how they are shown. */
@@ -208,6 +214,8 @@ export interface TransactionRecord {
   readonly attemptCount: number;
   /** Wall clock before which no attempt is made, unless a wake cuts the wait short. */
   readonly nextAttemptTimeMs: number;
+  /** An operator's word: it is not sent any more and goes to quarantine. Absent: nobody said so. */
+  readonly skip?: { readonly reason: string; readonly timeMs: number };
 }
 
 /** Why an attempt did not deliver, classified; text is safe to show. */
@@ -233,7 +241,7 @@ export interface AppserviceState {
   readonly parked: boolean;
   /** `since` of the registration that this state belongs to: a recycled id starts anew (R76). */
   readonly sincePosition: number;
-  /** Everything routed to it at or below this is acknowledged, quarantined, skipped or discarded. Never goes back but by an audited replay. */
+  /** Everything routed to it at or below this is acknowledged, quarantined, skipped or discarded. Goes back by a replay only. */
   readonly deliveredPosition: number;
   /** The newest txn id given out; "0" before the first. */
   readonly lastTxnId: string;
@@ -245,25 +253,15 @@ export interface AppserviceState {
   readonly deliveredTransactions: number;
   readonly attempts: number;
   readonly failedAttempts: number;
+  /** Entries on the quarantine's shelf. */
   readonly quarantinedEntries: number;
+  /** Replays so far: each may move the delivered position back. Absent: none. */
+  readonly replayCount?: number;
 }
 
 export type StateWriteOutcome = 'written' | 'conflict';
 
-/** A transaction taken out of the queue because the appservice can never accept it. Its bytes are copied: the log may be trimmed. */
-export interface QuarantinedTransaction {
-  readonly serverName: string;
-  readonly appserviceId: string;
-  readonly txnId: string;
-  readonly reason: string;
-  readonly timeMs: number;
-  readonly firstPosition: number;
-  readonly lastPosition: number;
-  /** The request body as it was pushed. */
-  readonly body: Uint8Array;
-}
-
-/** Delivery states, leases and the quarantine. A state is never removed: its txn ids must keep growing. */
+/** Delivery states and leases. A state is never removed: its txn ids must keep growing. */
 export interface AppserviceStateStore {
   /** All states of the homeserver. Reads the newest durable state. */
   loadStates(serverName: string): Promise<AppserviceState[]>;
@@ -278,10 +276,70 @@ export interface AppserviceStateStore {
    * clock, ascending, itself included. With `ttlMs` 0 it takes leave: the id is not among those returned.
    */
   heartbeat(replicaId: string, ttlMs: number): Promise<string[]>;
-  /** Keyed by appservice and txn id; putting the same one again changes nothing. */
-  putQuarantined(transaction: QuarantinedTransaction): Promise<void>;
-  /** In txn id order, at most `limit` (≤ 1,000), above `afterTxnId` (null = from the start). */
-  listQuarantined(serverName: string, appserviceId: string, afterTxnId: string | null, limit: number): Promise<QuarantinedTransaction[]>;
 }
 
-export interface Store extends SegmentLog, FoldStore, AppserviceStateStore, AsyncDisposable {}
+/** A transaction taken out of the queue, with its entries copied: the log may be trimmed. */
+export interface QuarantinedTransaction {
+  readonly serverName: string;
+  readonly appserviceId: string;
+  readonly txnId: string;
+  readonly reason: string;
+  readonly timeMs: number;
+  readonly firstPosition: number;
+  readonly lastPosition: number;
+  /** What its body had beside `events`. */
+  readonly bodyKeys: readonly BodyKey[];
+  readonly entryCount: number;
+  /** JSON bytes of its entries together. */
+  readonly bytes: number;
+  /** In log order; none where only the rest was asked for. */
+  readonly entries: readonly { readonly kind: RoutedKind; readonly json: Uint8Array }[];
+}
+
+/** One thing that an operator did. */
+export interface AuditEntry {
+  readonly serverName: string;
+  /** Unique; ascending as text in the order of the times. */
+  readonly auditId: string;
+  readonly timeMs: number;
+  /** Name of the credential. */
+  readonly actor: string;
+  /** Name of the method called. */
+  readonly action: string;
+  readonly appserviceId: string;
+  readonly txnId: string | null;
+  readonly reason: string;
+}
+
+export type RecordChange =
+  /** Keyed by appservice and txn id; one that is there already stays as it is. */
+  | { readonly kind: 'quarantine'; readonly transaction: QuarantinedTransaction }
+  | { readonly kind: 'unquarantine'; readonly serverName: string; readonly appserviceId: string; readonly txnId: string }
+  /** Keeps the newest `entriesMax` of the homeserver. */
+  | { readonly kind: 'audit'; readonly entry: AuditEntry; readonly entriesMax: number }
+  | { readonly kind: 'unaudit'; readonly serverName: string; readonly auditId: string };
+
+/** The kinds of records, with what each is read by. */
+export interface OperatorRecords {
+  readonly quarantine: QuarantinedTransaction;
+  readonly audit: AuditEntry;
+}
+
+export interface RecordQueries {
+  /** In txn id order, above `afterTxnId` (null = from the start). */
+  readonly quarantine: { readonly serverName: string; readonly appserviceId: string; readonly afterTxnId: string | null; readonly countMax: number; readonly withEntries: boolean };
+  /** Newest first, below `beforeId` (null = from the newest); of one appservice unless `appserviceId` is null. */
+  readonly audit: { readonly serverName: string; readonly appserviceId: string | null; readonly beforeId: string | null; readonly countMax: number };
+}
+
+export type RecordKind = keyof OperatorRecords;
+
+/** What is kept for operators beside the log: the quarantine, and what they did. */
+export interface OperatorRecordStore {
+  /** False: it was so already. Whether an answer that was lost would have said so is not known; repeating is safe. */
+  changeRecord(change: RecordChange): Promise<boolean>;
+  /** At most `countMax` (≤ 1,001). Reads the newest durable state. */
+  readRecords<Kind extends RecordKind>(kind: Kind, query: RecordQueries[Kind]): Promise<OperatorRecords[Kind][]>;
+}
+
+export interface Store extends SegmentLog, FoldStore, AppserviceStateStore, OperatorRecordStore, AsyncDisposable {}

@@ -11,7 +11,7 @@
  * StoreError of kind `unreadable`.
  */
 import { StoreError } from './errors.ts';
-import type { RoutedEntry, RouteLimits } from './port.ts';
+import type { QuarantinedTransaction, RoutedEntry, RouteLimits } from './port.ts';
 import type { Entry, EntryKind, Route, Segment } from './segment.ts';
 
 const VERSION = 1;
@@ -19,16 +19,17 @@ const HEAD_BYTES = 13;
 const NUMBER_BYTES = 4;
 const ENTRY_HEAD_BYTES = 5;
 const ROUTE_NUMBERS = 3;
+const LIST_HEAD_BYTES = 5;
 /** The order is part of the format; append only. */
 const KINDS: readonly EntryKind[] = ['event', 'ephemeral', 'to_device', 'device_list', 'mark', 'device_keys'];
 
-interface Facts extends Pick<Segment, 'roomDeltas' | 'streamPositions' | 'streamsBefore' | 'streamRuns' | 'deviceKeys' | 'holds' | 'registrationChanges' | 'registrationsVersion' | 'nonce' | 'timeMs'> {
+interface Facts extends Pick<Segment, 'roomDeltas' | 'streamPositions' | 'streamsBefore' | 'streamRuns' | 'deviceKeys' | 'holds' | 'redelivery' | 'registrationChanges' | 'registrationsVersion' | 'nonce' | 'timeMs'> {
   readonly appserviceIds: readonly string[];
 }
 
 /** The bytes stand in a buffer of their own, which may be handed over whole. */
 export function encodeSegment(segment: Segment): Uint8Array<ArrayBuffer> {
-  const { routes, roomDeltas, streamPositions, streamsBefore, streamRuns, deviceKeys, holds, registrationChanges, registrationsVersion, nonce, timeMs, entries } = segment;
+  const { routes, roomDeltas, streamPositions, streamsBefore, streamRuns, deviceKeys, holds, redelivery, registrationChanges, registrationsVersion, nonce, timeMs, entries } = segment;
   const facts: Facts = {
     appserviceIds: routes.map(({ appserviceId }) => appserviceId),
     roomDeltas,
@@ -36,6 +37,7 @@ export function encodeSegment(segment: Segment): Uint8Array<ArrayBuffer> {
     ...(streamsBefore === undefined ? {} : { streamsBefore }),
     ...(streamRuns === undefined ? {} : { streamRuns }),
     ...(deviceKeys === undefined ? {} : { deviceKeys }),
+    ...(redelivery === undefined ? {} : { redelivery }),
     ...(holds === undefined ? {} : { holds }),
     registrationChanges,
     registrationsVersion,
@@ -66,7 +68,7 @@ export function decodeSegment(serverName: string, firstPosition: number, bytes: 
     const text = Buffer.from(bytes.buffer, bytes.byteOffset + HEAD_BYTES, view.getUint32(1)).toString();
     const { appserviceIds, ...facts } = JSON.parse(text) as Facts;
     const routes = decodeRoutes(appserviceIds, view, HEAD_BYTES + view.getUint32(1), entriesAt);
-    return { serverName, firstPosition, entries: decodeEntries(view, bytes, entriesAt), routes, ...facts };
+    return { serverName, firstPosition, entries: decodeEntries(view, bytes, entriesAt, view.getUint32(9)), routes, ...facts };
   } catch (error) {
     throw new StoreError('unreadable', `the segment at log position ${firstPosition} cannot be read`, { cause: error });
   }
@@ -115,8 +117,7 @@ function encodeEntries(entries: readonly Entry[], bytes: Uint8Array, view: DataV
   }
 }
 
-function decodeEntries(view: DataView, bytes: Uint8Array, start: number): Entry[] {
-  const count = view.getUint32(9);
+function decodeEntries(view: DataView, bytes: Uint8Array, start: number, count: number): Entry[] {
   let head = start;
   let at = start + count * ENTRY_HEAD_BYTES;
   const entries: Entry[] = [];
@@ -129,6 +130,31 @@ function decodeEntries(view: DataView, bytes: Uint8Array, start: number): Entry[
   }
   if (at !== bytes.byteLength) throw new Error('there is something behind the entries');
   return entries;
+}
+
+/** Entries alone, as the quarantine keeps them: u8 version | u32 number of entries | then as in a segment. */
+export function encodeEntryList(entries: readonly Entry[]): Uint8Array<ArrayBuffer> {
+  const jsonBytes = entries.reduce((sum, { json }) => sum + json.byteLength, 0);
+  const bytes = new Uint8Array(LIST_HEAD_BYTES + entries.length * ENTRY_HEAD_BYTES + jsonBytes);
+  const view = new DataView(bytes.buffer);
+  view.setUint8(0, VERSION);
+  view.setUint32(1, entries.length);
+  encodeEntries(entries, bytes, view, LIST_HEAD_BYTES);
+  return bytes;
+}
+
+/** `bytes` is not copied: the entries are views of it. */
+export function decodeEntryList(bytes: Uint8Array): QuarantinedTransaction['entries'] {
+  try {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    if (view.getUint8(0) !== VERSION) throw new Error(`version ${view.getUint8(0)} is not known`);
+    return decodeEntries(view, bytes, LIST_HEAD_BYTES, view.getUint32(1)).map(({ kind, json }) => {
+      if (kind === 'mark') throw new Error('a mark is in quarantine');
+      return { kind, json };
+    });
+  } catch (error) {
+    throw new StoreError('unreadable', 'the entries of a transaction in quarantine cannot be read', { cause: error });
+  }
 }
 
 /**

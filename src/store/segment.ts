@@ -77,6 +77,8 @@ export interface Segment {
   readonly streamRuns?: Readonly<Record<string, readonly number[]>>;
   /** The latest numbers of keys of devices that an appservice is told of. Absent: none changed. */
   readonly deviceKeys?: readonly DeviceKeys[];
+  /** Its entries are those of this transaction, out of the quarantine. Absent: they came from the homeserver. */
+  readonly redelivery?: Redelivery;
   /** Absent: nothing begins to wait and nothing ends. */
   readonly holds?: readonly HoldChange[];
   readonly registrationChanges: readonly RegistrationChange[];
@@ -86,6 +88,17 @@ export interface Segment {
   readonly nonce: string;
   /** The writer's wall clock. */
   readonly timeMs: number;
+}
+
+/** Names a transaction in quarantine. */
+export interface RedeliveredKey {
+  readonly appserviceId: string;
+  readonly txnId: string;
+}
+
+export interface Redelivery extends RedeliveredKey {
+  /** Redelivered before, and known to have left the quarantine: they need not be remembered any more. */
+  readonly settled: readonly RedeliveredKey[];
 }
 
 /** True if the appservice gets nothing of this segment but ephemeral entries. */

@@ -33,15 +33,15 @@ export function timedStore(store: Store, meter: StoreMeter, clock: Pick<Clock, '
     readRoute: (serverName, id, after, through, limits) => timed('readRoute', () => store.readRoute(serverName, id, after, through, limits)),
     measureRoutes: (serverName, after, through) => timed('measureRoutes', () => store.measureRoutes(serverName, after, through)),
     trim: (serverName, request) => timed('trim', () => store.trim(serverName, request)),
+    wholeFrom: (serverName, from, through, segmentsMax) => timed('wholeFrom', () => store.wholeFrom(serverName, from, through, segmentsMax)),
     loadFold: (serverName) => timed('loadFold', () => store.loadFold(serverName)),
     loadRooms: (serverName, roomIds) => timed('loadRooms', () => store.loadRooms(serverName, roomIds)),
     saveFold: (serverName, changes) => timed('saveFold', () => store.saveFold(serverName, changes)),
-    listServerNames: () => timed('listServerNames', () => store.listServerNames()),
     loadStates: (serverName) => timed('loadStates', () => store.loadStates(serverName)),
     writeStates: (states) => timed('writeStates', () => store.writeStates(states)),
     heartbeat: (replicaId, ttlMs) => timed('heartbeat', () => store.heartbeat(replicaId, ttlMs)),
-    putQuarantined: (transaction) => timed('putQuarantined', () => store.putQuarantined(transaction)),
-    listQuarantined: (serverName, id, after, limit) => timed('listQuarantined', () => store.listQuarantined(serverName, id, after, limit)),
+    changeRecord: (change) => timed('changeRecord', () => store.changeRecord(change)),
+    readRecords: (kind, query) => timed('readRecords', () => store.readRecords(kind, query)),
     [Symbol.asyncDispose]: () => Promise.resolve(store[Symbol.asyncDispose]()),
   };
 }

@@ -211,15 +211,15 @@ test('R71 after 413 the same entries go smaller under new ids, and the refused i
   sound(world);
 });
 
-test('R71 an event that is refused alone goes to quarantine with its body, and the queue moves on', async () => {
+test('R71 an event that is refused alone goes to quarantine with its bytes, and the queue moves on', async () => {
   const { world } = await worldOf(['a']);
   world.answer = ({ body }) => (Buffer.from(body).includes('"e5"') ? TOO_LARGE : OK);
   const texts = world.routeMany(['a'], 8);
   await world.quiet();
   assert.deepEqual(world.received('a'), texts.filter((text) => !text.includes('"e5"')));
-  const [shelved] = [...world.store.quarantine.values()];
-  assert.equal(world.store.quarantine.size, 1);
-  assert.equal(Buffer.from(shelved?.body ?? '').toString(), '{"events":[{"event_id":"e5"}]}');
+  const [shelved] = [...world.store.records.quarantined.values()];
+  assert.equal(world.store.records.quarantined.size, 1);
+  assert.deepEqual(shelved?.entries.map(({ kind, json }) => [kind, Buffer.from(json).toString()]), [['event', '{"event_id":"e5"}']]);
   assert.deepEqual([shelved?.firstPosition, shelved?.lastPosition], [5, 5]);
   assert.equal(world.state('a').quarantinedEntries, 1);
   assert.ok(world.logged.some(({ level, fields }) => level === 'error' && fields.txn_id === shelved?.txnId));
@@ -230,13 +230,13 @@ test('R71 the quarantine has it before the queue moves on, even if the shelf fai
   const { world, process } = await worldOf(['a']);
   world.answer = () => TOO_LARGE;
   let failures = 3;
-  process.connection.fault = (operation) => (operation === 'putQuarantined' && failures-- > 0 ? 'not_done' : 'none');
+  process.connection.fault = (operation) => (operation === 'changeRecord' && failures-- > 0 ? 'not_done' : 'none');
   world.routeMany(['a'], 1);
   await world.quiet();
   assert.equal(world.state('a').deliveredPosition, 1);
   await world.advance(5_000);
   assert.equal(world.state('a').deliveredPosition, 2);
-  assert.equal(world.store.quarantine.size, 1);
+  assert.equal(world.store.records.quarantined.size, 1);
   assert.equal(world.pushes.length, 1, 'the refused id is not sent again meanwhile');
 });
 

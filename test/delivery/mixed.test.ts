@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { RoutedKind } from '../../src/appservice/body-keys.ts';
 import { violations } from '../support/delivery-checker.ts';
+import { transactionBody } from '../../src/appservice/transaction-body.ts';
 import { DeliveryWorld, DOWN, OK, TOO_LARGE } from '../support/delivery-world.ts';
 
 const ALL = { receive_ephemeral: true, push_ephemeral_unstable: true, device_extensions: true };
@@ -94,8 +95,8 @@ test('R71 a mixed transaction that is too large is cut smaller; the one entry re
   const received = world.received('a');
   assert.deepEqual(received.filter((text) => text.includes('event_id')), ['e1', 'e2', 'e3'].map((name) => `{"event_id":"${name}"}`));
   assert.deepEqual(received.filter((text) => text.includes('type')), ['m1', 'm2'].map((name) => `{"type":"${name}"}`));
-  const [shelved] = world.store.quarantine.values();
-  assert.deepEqual([world.store.quarantine.size, Buffer.from(shelved?.body ?? []).toString()], [1, `{"events":[],"${TO_DEVICE}":[{"type":"poison"}]}`]);
+  const [shelved] = world.store.records.quarantined.values();
+  assert.deepEqual([world.store.records.quarantined.size, Buffer.from(transactionBody(shelved?.entries ?? [], shelved?.bodyKeys ?? [])).toString()], [1, `{"events":[],"${TO_DEVICE}":[{"type":"poison"}]}`]);
   assert.deepEqual(await statusOf(world), { backlogEntries: 0, backlogBytes: 0, deliveredLogPosition: world.store.tail });
 });
 

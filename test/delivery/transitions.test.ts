@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import type { DeliveryState } from '../../src/appservice/delivery-state.ts';
 import type { Cut } from '../../src/appservice/transaction.ts';
-import { attemptFailed, completed, cutMade, firstState, hurried, pausedAs, quarantined, reconciled, splitUp } from '../../src/delivery/transitions.ts';
+import { quarantineCounted, replayedFrom, skipAsked, stopped } from '../../src/delivery/interventions.ts';
+import { attemptFailed, completed, cutMade, firstState, hurried, pausedAs, quarantined, reconciled, skipped, splitUp } from '../../src/delivery/transitions.ts';
 import type { StateChange } from '../../src/delivery/transitions.ts';
 import type { AppserviceState } from '../../src/store/port.ts';
 
@@ -86,4 +88,64 @@ test('hurrying brings the next attempt to now and never later', () => {
   const waiting = must(attemptFailed(txnId, 0, FAILURE, 9_000), cutOnce);
   assert.equal(must(hurried(5_000), waiting).transaction?.nextAttemptTimeMs, 5_000);
   assert.equal(hurried(9_000)(waiting), null);
+});
+
+/** States that a stored state may go to in one change, which may make several moves: through `delivering`. */
+const REACHABLE: Readonly<Record<DeliveryState, readonly DeliveryState[]>> = {
+  idle: ['idle', 'delivering', 'failed'],
+  delivering: ['delivering', 'idle', 'retrying', 'failed'],
+  retrying: ['retrying', 'delivering', 'idle', 'failed'],
+  failed: ['failed'],
+};
+
+test('M1 M2 no change of any state makes an illegal move, and `failed` is reached by the word to stop alone', () => {
+  const marked = must(skipAsked(txnId, 'poison', 7), cutOnce);
+  const waiting = must(attemptFailed(txnId, 0, FAILURE, 9_000), cutOnce);
+  const stopping = must(stopped(), cutOnce);
+  const replayable: AppserviceState = { ...waiting, deliveredPosition: 12 };
+  const states = [fresh, cutOnce, waiting, marked, stopping, replayable, { ...fresh, paused: true }, { ...waiting, parked: true }, { ...cutOnce, deliveryState: 'failed' as const }];
+  const changes: Readonly<Record<string, StateChange>> = {
+    cut: cutMade(cut(10, 14), 1_000),
+    completed: completed(txnId, cut(14, 16), 2_000),
+    last: completed(txnId, null, 2_000),
+    failed: attemptFailed(txnId, 0, FAILURE, 9_000),
+    split: splitUp(txnId, FAILURE, cut(10, 12), 2_000),
+    quarantined: quarantined(txnId, FAILURE, null, 2_000),
+    skipAsked: skipAsked(txnId, 'poison', 7),
+    skipped: skipped(txnId, cut(14, 16), 2_000),
+    paused: pausedAs(true),
+    hurried: hurried(5_000),
+    replayed: replayedFrom(11),
+    counted: quarantineCounted(1, 5),
+    stopped: stopped(),
+  };
+  for (const state of states) {
+    for (const [name, change] of Object.entries(changes)) {
+      const next = change(state);
+      if (next === null) continue;
+      assert.ok(REACHABLE[state.deliveryState].includes(next.deliveryState), `${name}: ${state.deliveryState} to ${next.deliveryState}`);
+      assert.equal(next.deliveryState === 'failed', state.deliveryState === 'failed' || name === 'stopped', name);
+      if (next.deliveryState !== 'failed') assert.equal(next.transaction === null, next.deliveryState === 'idle', `${name} of ${state.deliveryState}`);
+      assert.equal(change(next), null, `${name} takes effect once`);
+    }
+  }
+});
+
+test('a mark to skip and an acknowledgement decide by who is first', () => {
+  const marked = must(skipAsked(txnId, 'poison', 7), cutOnce);
+  for (const late of [completed(txnId, null, 9), attemptFailed(txnId, 0, FAILURE, 9), splitUp(txnId, FAILURE, null, 9), quarantined(txnId, FAILURE, null, 9)]) assert.equal(late(marked), null);
+  const acknowledged = must(completed(txnId, null, 9), cutOnce);
+  assert.equal(skipAsked(txnId, 'poison', 10)(acknowledged), null);
+  assert.equal(skipped(txnId, null, 10)(cutOnce), null, 'what nobody skips is not taken out');
+  const gone = must(skipped(txnId, cut(14, 16), 10), marked);
+  assert.deepEqual([gone.deliveredPosition, gone.quarantinedEntries, gone.transaction?.ranges, gone.deliveredEntries], [14, 4, [15, 16], 0]);
+});
+
+test('I11 a replay moves the position back to just before what it names, within this life of the id, and never on', () => {
+  const done: AppserviceState = { ...must(completed(txnId, null, 9), cutOnce), split: { through: 20, entriesMax: 1 } };
+  assert.equal(replayedFrom(15)(done), null);
+  assert.equal(replayedFrom(10)(done), null, 'what lies before this life is not its own');
+  const replayed = must(replayedFrom(11), done);
+  assert.deepEqual([replayed.deliveredPosition, replayed.replayCount, replayed.split, replayed.lastTxnId], [10, 1, null, done.lastTxnId]);
+  assert.ok(BigInt(must(cutMade(cut(10, 14), 0), replayed).lastTxnId) > BigInt(txnId), 'under a new txn id');
 });

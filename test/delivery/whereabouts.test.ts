@@ -5,8 +5,9 @@ import type { RegistrationInForce } from '../../src/delivery/ports.ts';
 import { firstState } from '../../src/delivery/transitions.ts';
 import { quarantinedTxnId, whereaboutsOf } from '../../src/delivery/whereabouts.ts';
 import type { DeliveryOfEvent } from '../../src/delivery/whereabouts.ts';
-import type { AppserviceState, QuarantinedTransaction, TransactionRecord } from '../../src/store/port.ts';
+import type { AppserviceState, RecordKind, RecordQueries, TransactionRecord } from '../../src/store/port.ts';
 import { registration } from '../support/routing.ts';
+import { MemoryRecords } from '../support/memory-records.ts';
 import { DeliveryWorld, DOWN, OK } from '../support/delivery-world.ts';
 
 const IN_FORCE: RegistrationInForce = { appserviceId: 'a', position: 1, since: 1, registration: registration('a'), backlog: null };
@@ -59,12 +60,14 @@ test('of delivered transactions the newest are remembered, each for its own apps
 });
 
 test('a quarantined entry is found among others, up to a limit', async () => {
-  const shelf = Array.from({ length: 400 }, (_, at): QuarantinedTransaction => ({ serverName: 's', appserviceId: 'a', txnId: String(1_000 + at), reason: '', timeMs: 0, firstPosition: at, lastPosition: at, body: new Uint8Array(0) }));
-  const store = {
-    listQuarantined: (_server: string, _id: string, after: string | null, limit: number) => Promise.resolve(shelf.filter(({ txnId }) => after === null || txnId > after).slice(0, limit)),
-  };
-  assert.equal(await quarantinedTxnId(store, 's', 'a', 37), '1037');
-  assert.equal(await quarantinedTxnId(store, 's', 'a', 399), undefined);
+  const store = new MemoryRecords();
+  for (let at = 0; at < 11_000; at++) {
+    const facts = { serverName: 's', appserviceId: 'a', txnId: String(100_000 + at), reason: '', timeMs: 0, firstPosition: at, lastPosition: at };
+    store.change({ kind: 'quarantine', transaction: { ...facts, bodyKeys: [], entryCount: 1, bytes: 0, entries: [] } });
+  }
+  const records = { readRecords: <Kind extends RecordKind>(kind: Kind, query: RecordQueries[Kind]) => Promise.resolve(store.read(kind, query)) };
+  assert.equal(await quarantinedTxnId(records, 's', 'a', 37), '100037');
+  assert.equal(await quarantinedTxnId(records, 's', 'a', 10_999), undefined);
 });
 
 test('delivery tells where an entry is while it is retried, and in which transaction it went', async () => {

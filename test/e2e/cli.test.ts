@@ -158,3 +158,28 @@ test('explain tells who gets an event, why, and where it is', async () => {
   assert.deepEqual([missing.code, missing.out], [2, '']);
   assert.match(missing.err, /none\.json cannot be read \(ENOENT\)/);
 });
+
+test('an operator gets a queue going that a poison transaction stops, and finds all of it in the audit', async () => {
+  await using home = await RouterHome.make();
+  await using receiver = await Receiver.start(answer(500), answer(200));
+  const router = await home.start({ ROUTER_BACKOFF_FIRST_MS: '3600000', ROUTER_BACKOFF_MAX_MS: '3600000' });
+  const options = at(home, router);
+  await cli(['register', '-'], { ...options, input: registrationYaml('irc', receiver.url) });
+  const { ids } = await submit(router.client('homeserver'), 'poison', 2);
+  await failedAttempt(router, 'irc');
+  const { transaction } = JSON.parse((await cli(['--json', 'status', 'irc'], options)).out) as { transaction: { txn_id: string } };
+  assert.deepEqual((await cli(['skip', 'irc', transaction.txn_id], options)).code, 2, 'a reason is needed');
+  const skipped = await cli(['skip', 'irc', transaction.txn_id, '--reason', 'it kills the bot'], options);
+  assert.equal(skipped.code, 0, skipped.err);
+  let shelf = await cli(['quarantine', 'irc'], options);
+  while (shelf.out.startsWith('Nothing')) shelf = await cli(['quarantine', 'irc'], options);
+  assert.match(shelf.out.split('\n')[1] ?? '', new RegExp(`^${transaction.txn_id} .* 2 .*it kills the bot$`));
+  assert.equal((await cli(['redeliver', 'irc', transaction.txn_id, '--reason', 'the bot is mended'], options)).code, 0);
+  await receiver.received(2);
+  assert.deepEqual((JSON.parse(receiver.requests[1]?.body.toString() ?? '') as { events: { event_id: string }[] }).events.map(({ event_id: id }) => id), ids);
+  assert.equal((await cli(['skip', 'irc', '1', '--reason', 'x'], options)).code, 1);
+  assert.equal((await cli(['replay', 'irc', '--from', 'yesterday', '--reason', 'x'], options)).code, 2);
+  const audit = await cli(['audit', 'irc'], options);
+  assert.equal(audit.code, 0);
+  assert.match(audit.out, /the bot is mended[^]*it kills the bot/);
+});

@@ -58,6 +58,9 @@ export const STATUS: AppserviceStatus = {
   failedAttempts: 4,
 };
 
+const SHELVED = { txnId: '16', reason: 'The appservice answered 413.', timeMs: 1_700_000_000_000, firstPosition: 3, lastPosition: 5, entryCount: 2, bytes: 700 };
+const AUDITED = { timeMs: 1_700_000_000_000, actor: 'ops', action: 'SkipTransaction', appserviceId: 'irc', txnId: '16', reason: 'poison' };
+
 export const REGISTRATION: Registration = {
   id: 'irc',
   url: 'http://127.0.0.1:9999',
@@ -98,6 +101,13 @@ export class ScriptedHouse {
     listAppservices: () => Promise.resolve({ items: [STATUS], nextPageToken: '' }),
     setPaused: (_appserviceId, paused) => Promise.resolve({ ...STATUS, paused }),
     retryNow: () => Promise.resolve(STATUS),
+    stop: () => Promise.resolve({ ...STATUS, state: 'failed' }),
+    skip: () => Promise.resolve(STATUS),
+    redeliver: () => Promise.resolve(STATUS),
+    discard: () => Promise.resolve(STATUS),
+    replay: () => Promise.resolve({ status: STATUS, from: 12 }),
+    listQuarantined: (_id, _pageSize, _pageToken, withBodies) => Promise.resolve({ items: [{ ...SHELVED, body: withBodies ? Buffer.from('{"events":[]}') : null }], nextPageToken: '17' }),
+    listAudit: () => Promise.resolve({ items: [AUDITED], nextPageToken: '' }),
     explainRouting: ({ event }) => Promise.resolve({ eventId: event.kind === 'id' ? event.eventId : '$json', search: null, room: null, appservices: [] }),
     watch: (_ids, signal) => silentUntil(signal),
   };

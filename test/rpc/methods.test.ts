@@ -71,9 +71,9 @@ for (const protocol of PROTOCOLS) {
     await using doors = await Doors.open();
     const put: PutRegistrationRequest[] = [];
     const given = doors.house.admin.putRegistration;
-    doors.house.admin.putRegistration = (request) => {
+    doors.house.admin.putRegistration = (request, actor) => {
       put.push(request);
-      return given(request);
+      return given(request, actor);
     };
     const registration = { id: 'irc', asToken: 'as-secret', hsToken: 'hs-secret', senderLocalpart: 'irc', namespaces: { users: [{ regex: '@irc_.*', exclusive: true }] } };
     const stored = await call(doors, protocol, admin.putRegistration, { source: { case: 'registration', value: registration }, validateOnly: true }, TOKENS.admin);

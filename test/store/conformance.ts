@@ -8,6 +8,7 @@ import { appendCases } from './conformance/append.ts';
 import { foldCases } from './conformance/fold.ts';
 import { lifeCases } from './conformance/life.ts';
 import { modelCases } from './conformance/model.ts';
+import { auditCases } from './conformance/audit.ts';
 import { quarantineCases } from './conformance/quarantine.ts';
 import { readCases } from './conformance/read.ts';
 import { replicaCases } from './conformance/replica.ts';
@@ -15,6 +16,7 @@ import { routeCases } from './conformance/route.ts';
 import { stateCases } from './conformance/state.ts';
 import { trimCases } from './conformance/trim.ts';
 import { World } from './conformance/world.ts';
+import { wholeCases } from './conformance/whole.ts';
 import type { ConformanceCase, ConformanceSubject } from './conformance/world.ts';
 
 export type { ConformanceSubject };
@@ -30,7 +32,9 @@ const GROUPS: Readonly<Record<string, readonly ConformanceCase[]>> = {
   fold: foldCases,
   states: stateCases,
   heartbeat: replicaCases,
+  wholeFrom: wholeCases,
   quarantine: quarantineCases,
+  audit: auditCases,
   model: modelCases,
   // Last, for it closes the store.
   life: lifeCases,

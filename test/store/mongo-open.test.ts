@@ -90,7 +90,7 @@ describe('opening the MongoDB store', () => {
   test('lets several routers open an empty database at once', { skip }, async () => {
     await using database = new MongoTestDatabase(serverUri);
     const stores = await Promise.all(Array.from({ length: 6 }, () => openStore({ uri: database.uri })));
-    assert.deepEqual(await Promise.all(stores.map((store) => store.listServerNames())), stores.map(() => []));
+    assert.deepEqual(await Promise.all(stores.map((store) => store.loadStates('hs'))), stores.map(() => []));
     for (const store of stores) await store[Symbol.asyncDispose]();
   });
 });
@@ -134,8 +134,9 @@ describe('what the MongoDB store asks of the database', { skip }, () => {
     await store.loadRooms('hs', ['!r', '!s']);
     await store.loadFold('hs');
     await store.loadStates('hs');
-    await store.listServerNames();
-    await store.listQuarantined('hs', 'irc', null, 10);
+    await store.wholeFrom('hs', 50, 60, 20);
+    await store.readRecords('quarantine', { serverName: 'hs', appserviceId: 'irc', afterTxnId: null, countMax: 10, withEntries: false });
+    await store.readRecords('audit', { serverName: 'hs', appserviceId: null, beforeId: null, countMax: 10 });
     await database.command({ profile: 0 });
     const profile = await database.collection('system.profile').find({ ns: { $not: /system\.profile$/ }, planSummary: { $exists: true } }).toArray();
     const looked = profile.map(({ ns, op, planSummary, docsExamined }) => ({ collection: String(ns).split('.').at(-1), op, planSummary: String(planSummary), docsExamined: Number(docsExamined) }));

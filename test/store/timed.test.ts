@@ -33,15 +33,15 @@ function scriptedStore(asked: unknown[][], rest: Partial<Store> = {}): Store {
     readRoute: take('readRoute'),
     measureRoutes: take('measureRoutes'),
     trim: take('trim'),
+    wholeFrom: take('wholeFrom'),
     loadFold: take('loadFold'),
     loadRooms: take('loadRooms'),
     saveFold: take('saveFold'),
-    listServerNames: take('listServerNames'),
     loadStates: take('loadStates'),
     writeStates: take('writeStates'),
     heartbeat: take('heartbeat'),
-    putQuarantined: take('putQuarantined'),
-    listQuarantined: take('listQuarantined'),
+    changeRecord: take('changeRecord'),
+    readRecords: take('readRecords'),
     [Symbol.asyncDispose]: () => Promise.resolve(void asked.push(['dispose'])),
     ...rest,
   };
@@ -55,22 +55,23 @@ test('hands every call on with its arguments, and tells the meter of each once',
     const limits = { segmentsMax: 1, bytesMax: 2, entriesMax: 3 };
     const trim = { after: 1, through: 2, beforeMs: 3, deliveredPositions: new Map(), segmentsMax: 4 };
     const fold = { rooms: [], registrations: [], checkpoint: { position: 1, streamPositions: {}, registrationsVersion: 0 } };
-    const shelved = { serverName: 's', appserviceId: 'a', txnId: '1', reason: 'r', timeMs: 0, firstPosition: 1, lastPosition: 1, body: new Uint8Array() };
+    const removal = { kind: 'unquarantine', serverName: 's', appserviceId: 'a', txnId: '1' } as const;
+    const query = { serverName: 's', appserviceId: null, beforeId: null, countMax: 10 };
     const calls: [string, () => Promise<unknown>, unknown[]][] = [
       ['append', () => store.append(SEGMENT), [SEGMENT]],
       ['readSegments', () => store.readSegments('s', 5, limits), ['s', 5, limits]],
       ['readRoute', () => store.readRoute('s', 'a', 6, 7, limits), ['s', 'a', 6, 7, limits]],
       ['measureRoutes', () => store.measureRoutes('s', new Map([['a', 1]]), 8), ['s', new Map([['a', 1]]), 8]],
       ['trim', () => store.trim('s', trim), ['s', trim]],
+      ['wholeFrom', () => store.wholeFrom('s', 1, 9, 10), ['s', 1, 9, 10]],
       ['loadFold', () => store.loadFold('s'), ['s']],
       ['loadRooms', () => store.loadRooms('s', ['!r']), ['s', ['!r']]],
       ['saveFold', () => store.saveFold('s', fold), ['s', fold]],
-      ['listServerNames', () => store.listServerNames(), []],
       ['loadStates', () => store.loadStates('s'), ['s']],
       ['writeStates', () => store.writeStates([]), [[]]],
       ['heartbeat', () => store.heartbeat('replica', 9), ['replica', 9]],
-      ['putQuarantined', () => store.putQuarantined(shelved), [shelved]],
-      ['listQuarantined', () => store.listQuarantined('s', 'a', null, 10), ['s', 'a', null, 10]],
+      ['changeRecord', () => store.changeRecord(removal), [removal]],
+      ['readRecords', () => store.readRecords('audit', query), ['audit', query]],
     ];
     for (const [method, call, args] of calls) {
       await assert.rejects(call(), TypeError);

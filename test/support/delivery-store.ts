@@ -7,7 +7,9 @@ import type { RoutedKind } from '../../src/appservice/body-keys.ts';
 import type { Clock } from '../../src/clock.ts';
 import type { RouteAnnouncement, RouteReader } from '../../src/delivery/ports.ts';
 import { StoreError } from '../../src/store/errors.ts';
-import type { AppserviceState, AppserviceStateStore, QuarantinedTransaction, RoutedEntry, RouteLimits, RouteMeasure, SegmentLog, StateWriteOutcome } from '../../src/store/port.ts';
+import type { AppserviceState, AppserviceStateStore, OperatorRecords, OperatorRecordStore, RecordChange, RecordKind, RecordQueries, RoutedEntry, RouteLimits, RouteMeasure, SegmentLog, StateWriteOutcome } from '../../src/store/port.ts';
+import type { Segment } from '../../src/store/segment.ts';
+import { MemoryRecords } from './memory-records.ts';
 
 export const SERVER = 'hs.example';
 
@@ -31,7 +33,7 @@ export interface AcceptedWrite {
 export class DeliveryStore {
   readonly entries: LoggedEntry[] = [];
   readonly states = new Map<string, AppserviceState>();
-  readonly quarantine = new Map<string, QuarantinedTransaction>();
+  readonly records = new MemoryRecords();
   readonly accepted: AcceptedWrite[] = [];
   /** Calls in order, such as `writeStates:a,b`. */
   readonly calls: string[] = [];
@@ -73,6 +75,9 @@ export class DeliveryStore {
     });
   }
 
+  /** Log position up to which everything is removed. */
+  trimmedThrough = 0;
+
   routedTo(appserviceId: string): LoggedEntry[] {
     return this.entries.filter(({ appserviceIds }) => appserviceIds.includes(appserviceId));
   }
@@ -105,7 +110,7 @@ export class DeliveryStore {
     const read: RoutedEntry[] = [];
     let bytes = 0;
     for (const { position, kind, json, timeMs } of this.routedTo(appserviceId)) {
-      if (position <= after || position > through) continue;
+      if (position <= this.trimmedThrough || position <= after || position > through) continue;
       bytes += json.byteLength;
       if (read.length >= limits.entriesMax || (read.length > 0 && bytes > limits.bytesMax)) break;
       read.push({ position, kind, json, timeMs });
@@ -113,9 +118,37 @@ export class DeliveryStore {
     return read;
   }
 
+  /** Removes the segments that end at or below `through`, as trimming does. */
+  trim(through: number): void {
+    this.trimmedThrough = this.entries.findLast(({ segmentEnd }) => segmentEnd <= through)?.segmentEnd ?? 0;
+  }
+
+  wholeFrom(from: number, through: number): number {
+    if (through <= this.trimmedThrough) return through + 1;
+    const first = this.entries.find(({ position }) => position >= from)?.segmentFirst ?? through + 1;
+    return Math.max(this.trimmedThrough + 1, first);
+  }
+
+  /** As far as a replay looks at them: where they are, and when they were written. */
+  readSegments(serverName: string, from: number, segmentsMax: number): Segment[] {
+    const firsts = this.entries.filter(({ position, segmentFirst }) => position === segmentFirst && position >= from && position > this.trimmedThrough);
+    return firsts.slice(0, segmentsMax).map(({ segmentFirst, segmentEnd, timeMs }) => ({
+      serverName,
+      firstPosition: segmentFirst,
+      entries: this.entries.slice(segmentFirst - 1, segmentEnd).map(({ kind, json }) => ({ kind, json })),
+      routes: [],
+      roomDeltas: [],
+      streamPositions: {},
+      registrationChanges: [],
+      registrationsVersion: 0,
+      nonce: String(segmentFirst),
+      timeMs,
+    }));
+  }
+
   measureRoutes(after: ReadonlyMap<string, number>, through: number): RouteMeasure[] {
     return [...after].map(([appserviceId, position]) => {
-      const waiting = this.routedTo(appserviceId).filter((entry) => entry.position > position && entry.segmentEnd <= through);
+      const waiting = this.routedTo(appserviceId).filter((entry) => entry.position > Math.max(position, this.trimmedThrough) && entry.segmentEnd <= through);
       const bytes = waiting.reduce((sum, { json }) => sum + json.byteLength, 0);
       return { appserviceId, entryCount: waiting.length, bytes, firstSegment: waiting[0]?.segmentFirst ?? null, oldestTimeMs: waiting[0]?.timeMs ?? null };
     });
@@ -125,7 +158,7 @@ export class DeliveryStore {
 export type StoreFault = 'none' | 'not_done' | 'answer_lost';
 
 /** One process's way to the store. */
-export class StoreConnection implements AppserviceStateStore, RouteReader, Pick<SegmentLog, 'measureRoutes' | 'readSegments'> {
+export class StoreConnection implements AppserviceStateStore, OperatorRecordStore, RouteReader, Pick<SegmentLog, 'measureRoutes' | 'readSegments' | 'wholeFrom'> {
   readonly name: string;
   readonly store: DeliveryStore;
   /** What happens to a call; asked for each. */
@@ -166,15 +199,17 @@ export class StoreConnection implements AppserviceStateStore, RouteReader, Pick<
     return this.#call('heartbeat', () => this.store.heartbeat(replicaId, ttlMs));
   }
 
-  putQuarantined(transaction: QuarantinedTransaction): Promise<void> {
-    const key = `${transaction.appserviceId}|${transaction.txnId}`;
-    return this.#call('putQuarantined', () => {
-      if (!this.store.quarantine.has(key)) this.store.quarantine.set(key, structuredClone(transaction));
-    });
+  changeRecord(change: RecordChange): Promise<boolean> {
+    return this.#call('changeRecord', () => this.store.records.change(change), change.kind);
   }
 
-  listQuarantined(): Promise<QuarantinedTransaction[]> {
-    return this.#call('listQuarantined', () => [...this.store.quarantine.values()]);
+  readRecords<Kind extends RecordKind>(kind: Kind, query: RecordQueries[Kind]): Promise<OperatorRecords[Kind][]> {
+    return this.#call('readRecords', () => this.store.records.read(kind, query), kind);
+  }
+
+  /** A step of the log. */
+  appendOnce<Result>(effect: () => Result): Promise<Result> {
+    return this.#call('append', effect);
   }
 
   readRoute(_serverName: string, appserviceId: string, after: number, through: number, limits: RouteLimits): Promise<RoutedEntry[]> {
@@ -185,9 +220,12 @@ export class StoreConnection implements AppserviceStateStore, RouteReader, Pick<
     return this.#call('measureRoutes', () => this.store.measureRoutes(after, through));
   }
 
-  /** This store knows no segments. */
-  readSegments(): Promise<never> {
-    return Promise.reject(new StoreError('unreadable', 'there are no segments here'));
+  readSegments(serverName: string, from: number, limits: { segmentsMax: number; bytesMax: number }): Promise<Segment[]> {
+    return this.#call('readSegments', () => this.store.readSegments(serverName, from, limits.segmentsMax));
+  }
+
+  wholeFrom(_serverName: string, from: number, through: number): Promise<number> {
+    return this.#call('wholeFrom', () => this.store.wholeFrom(from, through));
   }
 
   async #call<Result>(operation: string, effect: () => Result, detail = ''): Promise<Result> {

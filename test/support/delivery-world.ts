@@ -6,13 +6,16 @@ import type { RoutedKind } from '../../src/appservice/body-keys.ts';
 import type { DomainEvent } from '../../src/appservice/domain-event.ts';
 import type { Registration } from '../../src/appservice/registration.ts';
 import type { Clock } from '../../src/clock.ts';
+import { Quarantine } from '../../src/admin/quarantine.ts';
 import { Pacer, PACER_DEFAULTS } from '../../src/delivery/pacer.ts';
 import { Delivery, DELIVERY_DEFAULTS } from '../../src/delivery/delivery.ts';
 import type { DeliverySettings } from '../../src/delivery/delivery.ts';
 import type { Push, PushOutcome, PushRequest, RegistrationInForce, RegistrationSource, RouteReader } from '../../src/delivery/ports.ts';
 import { PRESENCE_DEFAULTS, ReplicaPresence } from '../../src/delivery/replica-presence.ts';
+import type { RedeliveryOutcome, Shelf } from '../../src/ingest/redelivery.ts';
 import type { LogFields, Logger } from '../../src/logger.ts';
 import type { AppserviceState } from '../../src/store/port.ts';
+import type { RedeliveredKey } from '../../src/store/segment.ts';
 import { seededRandom, VirtualClock } from './clock.ts';
 import { DeliveryStore, SERVER } from './delivery-store.ts';
 import type { StoreConnection } from './delivery-store.ts';
@@ -57,6 +60,7 @@ export interface ProcessOptions {
 export interface RouterProcess {
   readonly name: string;
   readonly delivery: Delivery;
+  readonly quarantine: Quarantine;
   readonly presence: ReplicaPresence;
   readonly connection: StoreConnection;
   readonly clock: ProcessClock;
@@ -103,6 +107,8 @@ export class DeliveryWorld {
   readonly events: DomainEvent[] = [];
   readonly logged: { level: string; fields: LogFields; message: string }[] = [];
   readonly metered: string[] = [];
+  /** Transactions that went from the quarantine into the log again, as `appserviceId|txnId`. */
+  readonly redelivered = new Set<string>();
   answer: Answer = () => OK;
   #names = 0;
   #order = 0;
@@ -230,7 +236,25 @@ export class DeliveryWorld {
       events: { emit: ({ event }) => void this.events.push(event) },
       settings: { ...DELIVERY_DEFAULTS, ...options.settings },
     });
-    return { name, delivery, presence, connection, clock, started: Promise.resolve(), missed: [] };
+    const isRedelivered = ({ appserviceId, txnId }: RedeliveredKey): boolean => this.redelivered.has(`${appserviceId}|${txnId}`);
+    const log = { redeliver: (key: RedeliveredKey, shelf: Shelf) => this.#redeliver(connection, key, shelf) };
+    const quarantine = new Quarantine({ serverName: SERVER, store: connection, commands: delivery.commands, log, isRedelivered });
+    return { name, delivery, quarantine, presence, connection, clock, started: Promise.resolve(), missed: [] };
+  }
+
+  /** As the ledger does it: what is on the shelf and not in the log again goes there, in one step that happens or does not. */
+  async #redeliver(connection: StoreConnection, key: RedeliveredKey, shelf: Shelf): Promise<RedeliveryOutcome> {
+    const { appserviceId, txnId } = key;
+    const name = `${appserviceId}|${txnId}`;
+    const shelved = await shelf.find(key);
+    if (this.redelivered.has(name)) return 'known';
+    if (shelved === null) return 'absent';
+    return connection.appendOnce(() => {
+      if (this.redelivered.has(name)) return 'known';
+      this.redelivered.add(name);
+      this.routeKinds([appserviceId], shelved.entries.map(({ kind, json }) => ({ kind, text: Buffer.from(json).toString() })));
+      return 'appended';
+    });
   }
 
   /** As kill -9: nothing the process still does has an effect. */
@@ -254,6 +278,7 @@ export class DeliveryWorld {
   async end<Result>(work: Promise<Result>): Promise<Result> {
     let isDone = false;
     const done = work.finally(() => (isDone = true));
+    done.catch(() => undefined);
     for (let turns = 0; turns < 100 && !isDone; turns++) {
       await this.quiet();
       if (!isDone) await this.advance(500);

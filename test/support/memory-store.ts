@@ -104,6 +104,17 @@ export class MemoryLog implements SegmentLog, FoldStore {
     return Promise.resolve({ removedSegments, expired: [...expired].map(([appserviceId, entryCount]) => ({ appserviceId, entryCount })), nextAfter: looked.length === request.segmentsMax ? (looked.at(-1)?.firstPosition ?? null) : null });
   }
 
+  wholeFrom(serverName: string, from: number, through: number, segmentsMax: number): Promise<number> {
+    this.#reach();
+    let whole = through + 1;
+    const below = this.segments.filter((segment) => segment.serverName === serverName && segment.firstPosition <= through);
+    for (const segment of below.reverse().slice(0, segmentsMax)) {
+      if (lastPosition(segment) < whole - 1 || whole <= from) break;
+      whole = segment.firstPosition;
+    }
+    return Promise.resolve(whole);
+  }
+
   loadFold(): Promise<Fold> {
     this.#reach();
     return Promise.resolve({ checkpoint: this.#checkpoint, registrations: [...this.#registrations.values()] });
@@ -121,10 +132,6 @@ export class MemoryLog implements SegmentLog, FoldStore {
     for (const change of changes.registrations) this.#registrations.set(change.appserviceId, change);
     if (changes.checkpoint.position > this.#checkpoint.position) this.#checkpoint = structuredClone(changes.checkpoint);
     return Promise.resolve();
-  }
-
-  listServerNames(): Promise<string[]> {
-    return Promise.resolve([...new Set(this.segments.map(({ serverName }) => serverName))].sort());
   }
 
   #segmentOf(serverName: string, position: number | undefined): number | null {

@@ -2,23 +2,21 @@
  * The materialised fold: rooms, registrations, checkpoints. Each document is written unless the stored one is as new:
  * an upsert that only matches an older one, so that a newer one shows as a key that exists already.
  */
-import type { Collection } from 'mongodb';
 import type { DeviceKeys } from '../../appservice/device-extensions.ts';
 import type { Checkpoint, Fold, FoldChanges, PositionedRegistration, StoredHold, StoredRoom } from '../port.ts';
-import type { StoredRegistration } from '../segment.ts';
+import type { RedeliveredKey, StoredRegistration } from '../segment.ts';
 import type { CallOptions, MongoCalls } from './calls.ts';
 import { isOnlyDuplicateKeys } from './driver-error.ts';
 import type { StoredDocument } from './fields.ts';
 import { booleanField, documentField, integerField, listField, oneOfField, optionalField, textField } from './fields.ts';
-import type { CheckpointDocument, Collections, DeviceKeysFields, HoldFields, Key, RegistrationDocument, RoomDocument } from './schema.ts';
+import type { CheckpointDocument, Collections, DeviceKeysFields, HoldFields, RegistrationDocument, RoomDocument } from './schema.ts';
 import { appserviceKey, keysOfServer, roomKey } from './schema.ts';
 
 export interface MongoFoldStoreOptions {
-  readonly collections: Pick<Collections, 'rooms' | 'registrations' | 'checkpoints' | 'segments'>;
+  readonly collections: Pick<Collections, 'rooms' | 'registrations' | 'checkpoints'>;
   readonly calls: MongoCalls;
 }
 
-const SERVER_NAMES_MAX = 10_000;
 /** Documents written or asked for in one call of the database. */
 const DOCUMENTS_AT_ONCE_MAX = 1_000;
 
@@ -73,12 +71,6 @@ export class MongoFoldStore {
     await this.#unlessNewer('saveFold: checkpoint', (options) => checkpoints.bulkWrite([write], options));
   }
 
-  async listServerNames(): Promise<string[]> {
-    const { segments, checkpoints } = this.#options.collections;
-    const names = new Set([...(await this.#namesIn(segments)), ...(await this.#namesIn(checkpoints))]);
-    return [...names].sort().slice(0, SERVER_NAMES_MAX);
-  }
-
   /** An existing key is no failure: the stored document is as new, and confirmed, since the write waited for all before it. */
   #unlessNewer(name: string, write: (options: CallOptions & { readonly ordered: false }) => Promise<unknown>): Promise<void> {
     return this.#options.calls.run(name, async (options) => {
@@ -87,23 +79,6 @@ export class MongoFoldStore {
       } catch (error) {
         if (!isOnlyDuplicateKeys(error)) throw error;
       }
-    });
-  }
-
-  /** Steps from name to name by the index of the keys. */
-  #namesIn<Document extends { readonly _id: Key }>(collection: Collection<Document>): Promise<string[]> {
-    return this.#options.calls.runNewest('listServerNames', async (options) => {
-      const names: string[] = [];
-      for (let after: Key = { server_name: '' }; names.length < SERVER_NAMES_MAX; ) {
-        const [next] = await collection
-          .aggregate<StoredDocument>([{ $match: { _id: { $gte: after } } }, { $sort: { _id: 1 } }, { $limit: 1 }, { $project: { _id: 1 } }], options)
-          .toArray();
-        if (next === undefined) break;
-        const name = textField(documentField(next, '_id'), 'server_name');
-        names.push(name);
-        after = keysOfServer(name).$lt;
-      }
-      return names;
     });
   }
 }
@@ -170,13 +145,14 @@ function storedRegistrationField(document: StoredDocument, name: string): Stored
   };
 }
 
-function checkpointDocument(serverName: string, { position, registrationsVersion, streamPositions, deviceKeys, holds }: Checkpoint): CheckpointDocument {
+function checkpointDocument(serverName: string, { position, registrationsVersion, streamPositions, deviceKeys, holds, redelivered }: Checkpoint): CheckpointDocument {
   return {
     _id: { server_name: serverName },
     position,
     registrations_version: registrationsVersion,
     stream_positions: Object.entries(streamPositions).map(([stream, streamPosition]) => ({ stream, position: streamPosition })),
     ...(deviceKeys === undefined ? {} : { device_keys: deviceKeys.map(fieldsFromDeviceKeys) }),
+    ...(redelivered === undefined ? {} : { redelivered: redelivered.map(({ appserviceId, txnId }) => ({ appservice_id: appserviceId, txn_id: txnId })) }),
     ...(holds === undefined ? {} : { holds: holds.map(fieldsFromHold) }),
   };
 }
@@ -189,8 +165,13 @@ function checkpointFrom(document: StoredDocument | null): Checkpoint {
     streamPositions: Object.fromEntries(streams),
     registrationsVersion: integerField(document, 'registrations_version'),
     ...(document['device_keys'] === undefined ? {} : { deviceKeys: listField(document, 'device_keys', deviceKeysField) }),
+    ...(document['redelivered'] === undefined ? {} : { redelivered: listField(document, 'redelivered', documentField).map(redeliveredKeyFrom) }),
     ...(document['holds'] === undefined ? {} : { holds: listField(document, 'holds', holdField) }),
   };
+}
+
+function redeliveredKeyFrom(fields: StoredDocument): RedeliveredKey {
+  return { appserviceId: textField(fields, 'appservice_id'), txnId: textField(fields, 'txn_id') };
 }
 
 function fieldsFromDeviceKeys({ userId, deviceId, oneTimeKeyCounts, unusedFallbackKeyTypes }: DeviceKeys): DeviceKeysFields {

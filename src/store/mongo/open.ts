@@ -16,6 +16,7 @@ import type { MongoLimits } from './limits.ts';
 import { MONGO_LIMITS } from './limits.ts';
 import { prepareSchema } from './prepare.ts';
 import { RoutePages } from './route-pages.ts';
+import { MongoRecordStore } from './record-store.ts';
 import { MongoRoutes } from './routes.ts';
 import { collectionsOf } from './schema.ts';
 import { MongoSegmentLog } from './segment-log.ts';
@@ -61,29 +62,30 @@ export async function openMongoStore(uri: string, { clock, random, logger, limit
     const routes = new MongoRoutes({ collections, calls, routePages, limits });
     const fold = new MongoFoldStore({ collections, calls });
     const states = new MongoStateStore({ collections, calls, clock, random, limits });
-    return storeOf(calls, log, routes, fold, states);
+    const records = new MongoRecordStore({ collections, calls });
+    return storeOf(calls, log, routes, fold, states, records);
   } catch (error) {
     await client.close().catch(() => undefined);
     throw error;
   }
 }
 
-function storeOf(calls: MongoCalls, log: MongoSegmentLog, routes: MongoRoutes, fold: MongoFoldStore, states: MongoStateStore): Store {
+function storeOf(calls: MongoCalls, log: MongoSegmentLog, routes: MongoRoutes, fold: MongoFoldStore, states: MongoStateStore, records: MongoRecordStore): Store {
   return {
     append: (segment) => log.append(segment),
     readSegments: (serverName, from, limits) => log.readSegments(serverName, from, limits),
     readRoute: (serverName, appserviceId, after, through, limits) => routes.readRoute(serverName, appserviceId, after, through, limits),
     measureRoutes: (serverName, after, through) => routes.measureRoutes(serverName, after, through),
     trim: (serverName, request) => log.trim(serverName, request),
+    wholeFrom: (serverName, from, through, segmentsMax) => log.wholeFrom(serverName, from, through, segmentsMax),
     loadFold: (serverName) => fold.loadFold(serverName),
     loadRooms: (serverName, roomIds) => fold.loadRooms(serverName, roomIds),
     saveFold: (serverName, changes) => fold.saveFold(serverName, changes),
-    listServerNames: () => fold.listServerNames(),
     loadStates: (serverName) => states.loadStates(serverName),
     writeStates: (all) => states.writeStates(all),
     heartbeat: (replicaId, ttlMs) => states.heartbeat(replicaId, ttlMs),
-    putQuarantined: (transaction) => states.putQuarantined(transaction),
-    listQuarantined: (serverName, appserviceId, afterTxnId, limit) => states.listQuarantined(serverName, appserviceId, afterTxnId, limit),
+    changeRecord: (change) => records.changeRecord(change),
+    readRecords: (kind, query) => records.readRecords(kind, query),
     [Symbol.asyncDispose]: () => calls[Symbol.asyncDispose](),
   };
 }

@@ -13,6 +13,7 @@ export interface Key {
   readonly room_id?: string;
   readonly appservice_id?: string;
   readonly txn_order?: string;
+  readonly audit_id?: string;
 }
 
 export function segmentKey(serverName: string, firstPosition: number): Key {
@@ -30,6 +31,10 @@ export function appserviceKey(serverName: string, appserviceId: string): Key {
 /** Txn ids are decimal integers of any length: the number of digits, then the digits, are ordered as the numbers are. */
 export function quarantineKey(serverName: string, appserviceId: string, txnId: string): Key {
   return { ...appserviceKey(serverName, appserviceId), txn_order: `${String(txnId.length).padStart(4, '0')} ${txnId}` };
+}
+
+export function auditKey(serverName: string, auditId: string): Key {
+  return { server_name: serverName, audit_id: auditId };
 }
 
 /** All keys of the server: a shorter key is less than a longer one, and no text stands between a name and the same with a NUL. */
@@ -88,6 +93,7 @@ export interface CheckpointDocument {
   readonly registrations_version: number;
   readonly stream_positions: readonly { readonly stream: string; readonly position: number }[];
   readonly device_keys?: readonly DeviceKeysFields[];
+  readonly redelivered?: readonly { readonly appservice_id: string; readonly txn_id: string }[];
   readonly holds?: readonly HoldFields[];
 }
 
@@ -114,6 +120,7 @@ export interface TransactionFields {
   readonly cut_time_ms: number;
   readonly attempt_count: number;
   readonly next_attempt_time_ms: number;
+  readonly skip?: { readonly reason: string; readonly time_ms: number };
 }
 
 /** The fields of an AppserviceState under the names of the database. */
@@ -135,6 +142,7 @@ export interface StateFields {
   readonly attempts: number;
   readonly failed_attempts: number;
   readonly quarantined_entries: number;
+  readonly replay_count: number | null;
 }
 
 export interface StateDocument extends StateFields {
@@ -150,7 +158,21 @@ export interface QuarantinedDocument {
   readonly time_ms: number;
   readonly first_position: number;
   readonly last_position: number;
-  readonly body: Binary;
+  readonly body_keys: readonly string[];
+  readonly entry_count: number;
+  readonly bytes: number;
+  /** segment-codec.ts */
+  readonly entries: Binary;
+}
+
+export interface AuditDocument {
+  readonly _id: Key;
+  readonly time_ms: number;
+  readonly actor: string;
+  readonly action: string;
+  readonly appservice_id: string;
+  readonly txn_id: string | null;
+  readonly reason: string;
 }
 
 export interface ReplicaDocument {
@@ -173,6 +195,7 @@ export interface Collections {
   readonly checkpoints: Collection<CheckpointDocument>;
   readonly appserviceStates: Collection<StateDocument>;
   readonly quarantinedTransactions: Collection<QuarantinedDocument>;
+  readonly auditEntries: Collection<AuditDocument>;
   readonly replicas: Collection<ReplicaDocument>;
   readonly meta: Collection<MetaDocument>;
 }
@@ -185,6 +208,7 @@ export function collectionsOf(database: Db): Collections {
     checkpoints: database.collection<CheckpointDocument>('checkpoints'),
     appserviceStates: database.collection<StateDocument>('appservice_states'),
     quarantinedTransactions: database.collection<QuarantinedDocument>('quarantined_transactions'),
+    auditEntries: database.collection<AuditDocument>('audit_entries'),
     replicas: database.collection<ReplicaDocument>('replicas'),
     meta: database.collection<MetaDocument>('meta'),
   };

@@ -126,6 +126,23 @@ export class MongoSegmentLog {
     return { removedSegments: removed.length, expired: expiredIn(may, request), nextAfter: last === undefined || looked.length < request.segmentsMax ? null : firstPositionOf(last) };
   }
 
+  wholeFrom(serverName: string, from: number, through: number, segmentsMax: number): Promise<number> {
+    return this.#options.calls.runNewest('wholeFrom', async (options) => {
+      const segments = this.#segments
+        .find({ _id: { $gt: { server_name: serverName }, $lte: segmentKey(serverName, through) }, trimmed_at: { $exists: false } }, options)
+        .sort({ _id: -1 })
+        .limit(segmentsMax)
+        .project<StoredDocument>({ last_position: 1 });
+      let whole = through + 1;
+      for await (const segment of segments) {
+        if (integerField(segment, 'last_position') < whole - 1) break;
+        whole = firstPositionOf(segment);
+        if (whole <= from) break;
+      }
+      return whole;
+    });
+  }
+
   get #segments(): Collections['segments'] {
     return this.#options.collections.segments;
   }

@@ -1,12 +1,10 @@
-/** Delivery states and quarantined transactions, to and from their documents. */
-import { Binary } from 'mongodb';
+/** Delivery states, to and from their documents. */
 import { BODY_KEYS } from '../../appservice/body-keys.ts';
 import type { DeliveryState } from '../../appservice/delivery-state.ts';
-import type { AppserviceState, AttemptFailure, QuarantinedTransaction, TransactionRecord } from '../port.ts';
+import type { AppserviceState, AttemptFailure, TransactionRecord } from '../port.ts';
 import type { StoredDocument } from './fields.ts';
-import { booleanField, bytesField, documentField, integerField, listField, oneOfField, optionalField, textField } from './fields.ts';
-import type { QuarantinedDocument, StateFields } from './schema.ts';
-import { quarantineKey } from './schema.ts';
+import { booleanField, documentField, integerField, listField, oneOfField, optionalField, textField } from './fields.ts';
+import type { StateFields } from './schema.ts';
 
 const DELIVERY_STATES: readonly DeliveryState[] = ['idle', 'delivering', 'retrying', 'failed'];
 
@@ -31,6 +29,7 @@ export function fieldsFromState(state: AppserviceState): StateFields {
       cut_time_ms: transaction.cutTimeMs,
       attempt_count: transaction.attemptCount,
       next_attempt_time_ms: transaction.nextAttemptTimeMs,
+      ...(transaction.skip === undefined ? {} : { skip: { reason: transaction.skip.reason, time_ms: transaction.skip.timeMs } }),
     },
     split: split && { through: split.through, entries_max: split.entriesMax },
     last_failure: lastFailure && { kind: lastFailure.kind, http_status: lastFailure.httpStatus, message: lastFailure.message, time_ms: lastFailure.timeMs },
@@ -39,12 +38,14 @@ export function fieldsFromState(state: AppserviceState): StateFields {
     attempts: state.attempts,
     failed_attempts: state.failedAttempts,
     quarantined_entries: state.quarantinedEntries,
+    replay_count: state.replayCount ?? null,
   };
 }
 
 /** Throws a StoreError of kind `unreadable`. */
 export function stateFrom(document: StoredDocument): AppserviceState {
   const key = documentField(document, '_id');
+  const replayCount = document['replay_count'] === undefined ? null : optionalField(document, 'replay_count', integerField);
   return {
     serverName: textField(key, 'server_name'),
     appserviceId: textField(key, 'appservice_id'),
@@ -65,33 +66,7 @@ export function stateFrom(document: StoredDocument): AppserviceState {
     attempts: integerField(document, 'attempts'),
     failedAttempts: integerField(document, 'failed_attempts'),
     quarantinedEntries: integerField(document, 'quarantined_entries'),
-  };
-}
-
-export function quarantinedDocumentFrom({ body, ...facts }: QuarantinedTransaction): QuarantinedDocument {
-  return {
-    _id: quarantineKey(facts.serverName, facts.appserviceId, facts.txnId),
-    txn_id: facts.txnId,
-    reason: facts.reason,
-    time_ms: facts.timeMs,
-    first_position: facts.firstPosition,
-    last_position: facts.lastPosition,
-    body: new Binary(body),
-  };
-}
-
-/** Throws a StoreError of kind `unreadable`. */
-export function quarantinedFrom(document: StoredDocument): QuarantinedTransaction {
-  const key = documentField(document, '_id');
-  return {
-    serverName: textField(key, 'server_name'),
-    appserviceId: textField(key, 'appservice_id'),
-    txnId: textField(document, 'txn_id'),
-    reason: textField(document, 'reason'),
-    timeMs: integerField(document, 'time_ms'),
-    firstPosition: integerField(document, 'first_position'),
-    lastPosition: integerField(document, 'last_position'),
-    body: bytesField(document, 'body'),
+    ...(replayCount === null ? {} : { replayCount }),
   };
 }
 
@@ -106,7 +81,13 @@ function transactionField(document: StoredDocument, name: string): TransactionRe
     cutTimeMs: integerField(fields, 'cut_time_ms'),
     attemptCount: integerField(fields, 'attempt_count'),
     nextAttemptTimeMs: integerField(fields, 'next_attempt_time_ms'),
+    ...(fields['skip'] === undefined ? {} : { skip: skipField(fields, 'skip') }),
   };
+}
+
+function skipField(document: StoredDocument, name: string): NonNullable<TransactionRecord['skip']> {
+  const fields = documentField(document, name);
+  return { reason: textField(fields, 'reason'), timeMs: integerField(fields, 'time_ms') };
 }
 
 function splitField(document: StoredDocument, name: string): { through: number; entriesMax: number } {

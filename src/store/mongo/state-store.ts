@@ -1,5 +1,5 @@
 /**
- * Delivery states, living replicas, quarantined transactions.
+ * Delivery states and living replicas.
  *
  * A state write matches the document only at the revision before its own, so each is a compare-and-set of one document;
  * many go in one bulk write. What became of each is told by the total alone if all were carried out, and read back
@@ -14,18 +14,18 @@
  */
 import type { Clock, Random } from '../../clock.ts';
 import { StoreError } from '../errors.ts';
-import type { AppserviceState, QuarantinedTransaction, StateWriteOutcome } from '../port.ts';
+import type { AppserviceState, StateWriteOutcome } from '../port.ts';
 import type { MongoCalls } from './calls.ts';
 import { isOnlyDuplicateKeys } from './driver-error.ts';
 import type { StoredDocument } from './fields.ts';
 import { booleanField, documentField, integerField, listField, textField } from './fields.ts';
 import type { MongoLimits } from './limits.ts';
 import type { Collections } from './schema.ts';
-import { appserviceKey, keysOfServer, quarantineKey } from './schema.ts';
-import { fieldsFromState, quarantinedDocumentFrom, quarantinedFrom, stateFrom } from './state-document.ts';
+import { appserviceKey, keysOfServer } from './schema.ts';
+import { fieldsFromState, stateFrom } from './state-document.ts';
 
 export interface MongoStateStoreOptions {
-  readonly collections: Pick<Collections, 'appserviceStates' | 'quarantinedTransactions' | 'replicas'>;
+  readonly collections: Pick<Collections, 'appserviceStates' | 'replicas'>;
   readonly calls: MongoCalls;
   readonly clock: Clock;
   readonly random: Random;
@@ -100,22 +100,6 @@ export class MongoStateStore {
       await calls.run('heartbeat: forget', (options) => collections.replicas.deleteMany({ _id: { $in: forgotten }, ...isDead }, options));
     }
     return replicas.filter((replica) => booleanField(replica, 'alive')).map((replica) => textField(replica, '_id')).sort();
-  }
-
-  async putQuarantined(transaction: QuarantinedTransaction): Promise<void> {
-    const { calls, collections } = this.#options;
-    const { _id, ...fields } = quarantinedDocumentFrom(transaction);
-    await calls.run('putQuarantined', (options) => collections.quarantinedTransactions.updateOne({ _id }, { $setOnInsert: fields }, { upsert: true, ...options }));
-  }
-
-  async listQuarantined(serverName: string, appserviceId: string, afterTxnId: string | null, limit: number): Promise<QuarantinedTransaction[]> {
-    const { calls, collections } = this.#options;
-    const after = afterTxnId === null ? appserviceKey(serverName, appserviceId) : quarantineKey(serverName, appserviceId, afterTxnId);
-    const keys = { $gt: after, $lt: appserviceKey(serverName, `${appserviceId}\0`) };
-    const documents = await calls.runNewest('listQuarantined', (options) =>
-      collections.quarantinedTransactions.find({ _id: keys }, options).sort({ _id: 1 }).limit(limit).project<StoredDocument>({}).toArray(),
-    );
-    return documents.map(quarantinedFrom);
   }
 
   async #write(open: readonly OpenWrite[], nonce: string): Promise<'all' | 'some' | 'unknown'> {

@@ -1,9 +1,7 @@
-/** Fold, states and quarantine on an open SQLite file, synchronous. Writes expect an open transaction. */
-import type { AppserviceState, Checkpoint, Fold, FoldChanges, PositionedRegistration, QuarantinedTransaction, StateWriteOutcome, StoredRoom } from '../port.ts';
+/** Fold and states on an open SQLite file, synchronous. Writes expect an open transaction. */
+import type { AppserviceState, Checkpoint, Fold, FoldChanges, PositionedRegistration, StateWriteOutcome, StoredRoom } from '../port.ts';
 import type { Statements } from './statements.ts';
-import { bytesOf, parsed, textOf } from './statements.ts';
-
-const SERVER_NAMES_MAX = 10_000;
+import { parsed } from './statements.ts';
 
 const SAVE_ROOM = newerOnly('rooms', 'room_id', 'room');
 const SAVE_REGISTRATION = newerOnly('registrations', 'appservice_id', 'registration');
@@ -44,16 +42,6 @@ export class DocumentTables {
     );
   }
 
-  listServerNames(): string[] {
-    const rows = this.#sql.all(
-      `SELECT server_name FROM servers AS s
-       WHERE EXISTS (SELECT 1 FROM segments WHERE server_id = s.id) OR EXISTS (SELECT 1 FROM checkpoints WHERE server_id = s.id)
-       ORDER BY server_name LIMIT ?`,
-      SERVER_NAMES_MAX,
-    );
-    return rows.map((row) => textOf(row['server_name']));
-  }
-
   loadStates(serverName: string): AppserviceState[] {
     const rows = this.#sql.all('SELECT state FROM appservice_states WHERE server_id = ? ORDER BY appservice_id', this.#sql.server(serverName));
     return rows.map((row) => parsed(row['state']) as AppserviceState);
@@ -76,24 +64,6 @@ export class DocumentTables {
     this.#replicas.set(replicaId, untilMs);
     for (const [id, until] of this.#replicas) if (until <= nowMs) this.#replicas.delete(id);
     return [...this.#replicas.keys()].sort();
-  }
-
-  putQuarantined({ body, ...facts }: QuarantinedTransaction): void {
-    const { serverName, appserviceId, txnId } = facts;
-    this.#sql.run(
-      'INSERT INTO quarantined_transactions (server_id, appservice_id, digits, txn_id, facts, body) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
-      this.#sql.makeServer(serverName), appserviceId, txnId.length, txnId, JSON.stringify(facts), body,
-    );
-  }
-
-  listQuarantined(serverName: string, appserviceId: string, afterTxnId: string | null, limit: number): QuarantinedTransaction[] {
-    const after = afterTxnId ?? '';
-    const rows = this.#sql.all(
-      `SELECT facts, body FROM quarantined_transactions
-       WHERE server_id = ? AND appservice_id = ? AND (digits, txn_id) > (?, ?) ORDER BY digits, txn_id LIMIT ?`,
-      this.#sql.server(serverName), appserviceId, after.length, after, limit,
-    );
-    return rows.map((row) => ({ ...(parsed(row['facts']) as Omit<QuarantinedTransaction, 'body'>), body: bytesOf(row['body']) }));
   }
 }
 

@@ -1,15 +1,16 @@
 /** What crosses between the store and its worker. */
 import type { StoreErrorKind } from '../errors.ts';
 import type { DocumentTables } from './document-tables.ts';
+import type { RecordTables } from './record-tables.ts';
 import type { SegmentTables } from './segment-tables.ts';
 
-type Operations = Omit<SegmentTables, 'forget'> & DocumentTables;
+type Operations = Omit<SegmentTables, 'forget'> & DocumentTables & RecordTables;
 export type Method = keyof Operations;
 export type Arguments<Name extends Method> = Parameters<Operations[Name]>;
 export type Result<Name extends Method> = ReturnType<Operations[Name]>;
 
 /** Operations that change the file; the others only read it. */
-export const WRITE_METHODS: ReadonlySet<Method> = new Set<Method>(['append', 'trim', 'saveFold', 'writeStates', 'putQuarantined']);
+export const WRITE_METHODS: ReadonlySet<Method> = new Set<Method>(['append', 'trim', 'saveFold', 'writeStates', 'changeRecord']);
 
 export interface Request {
   readonly id: number;

@@ -36,6 +36,13 @@ const STEPS: readonly string[] = [
     id INTEGER PRIMARY KEY, server_id INTEGER NOT NULL, appservice_id TEXT NOT NULL, digits INTEGER NOT NULL, txn_id TEXT NOT NULL, facts TEXT NOT NULL, body BLOB NOT NULL,
     UNIQUE (server_id, appservice_id, digits, txn_id));
   `,
+  `
+  -- The quarantine keeps entries where it kept the body made of them.
+  DELETE FROM quarantined_transactions;
+  -- By audit_id they are in the order of time.
+  CREATE TABLE audit_entries (server_id INTEGER NOT NULL, audit_id TEXT NOT NULL, appservice_id TEXT NOT NULL, entry TEXT NOT NULL,
+    PRIMARY KEY (server_id, audit_id)) WITHOUT ROWID;
+  `,
 ];
 
 /** Brings the file to the version that `steps` lead to. Throws a StoreError for a newer file and for one of another program. */

@@ -132,6 +132,20 @@ export class SegmentTables {
     return { removedSegments, expired: held.expired, nextAfter: looked.length < request.segmentsMax || last === undefined ? null : integerOf(last['first_position']) };
   }
 
+  wholeFrom(serverName: string, from: number, through: number, segmentsMax: number): number {
+    const rows = this.#sql.iterate(
+      'SELECT first_position, last_position FROM segments WHERE server_id = ? AND first_position <= ? ORDER BY first_position DESC LIMIT ?',
+      this.#sql.server(serverName), through, segmentsMax,
+    );
+    let whole = through + 1;
+    for (const row of rows) {
+      if (integerOf(row['last_position']) < whole - 1) break;
+      whole = integerOf(row['first_position']);
+      if (whole <= from) break;
+    }
+    return whole;
+  }
+
   #segment(server: number, serverName: string, firstPosition: number): Segment {
     const row = this.#sql.get('SELECT body FROM segments WHERE server_id = ? AND first_position = ?', server, firstPosition);
     return decodeSegment(serverName, firstPosition, bytesOf(row?.['body']));

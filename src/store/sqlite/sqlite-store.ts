@@ -15,7 +15,10 @@ import type {
   AppserviceState,
   Fold,
   FoldChanges,
-  QuarantinedTransaction,
+  OperatorRecords,
+  RecordChange,
+  RecordKind,
+  RecordQueries,
   RoutedEntry,
   RouteLimits,
   RouteMeasure,
@@ -25,7 +28,7 @@ import type {
   TrimOutcome,
   TrimRequest,
 } from '../port.ts';
-import { decodeSegment, encodeSegment } from '../segment-codec.ts';
+import { decodeEntryList, decodeSegment, encodeEntryList, encodeSegment } from '../segment-codec.ts';
 import type { Segment } from '../segment.ts';
 import { lastPosition } from '../segment.ts';
 import { prepareFile } from './file.ts';
@@ -138,6 +141,10 @@ class SqliteStore implements Store {
     return this.#call('trim', [serverName, request], (request.deliveredPositions.size + (request.expired?.cutThrough.size ?? 0)) * ID_BYTES);
   }
 
+  wholeFrom(serverName: string, from: number, through: number, segmentsMax: number): Promise<number> {
+    return this.#call('wholeFrom', [serverName, from, through, segmentsMax]);
+  }
+
   loadFold(serverName: string): Promise<Fold> {
     return this.#call('loadFold', [serverName]);
   }
@@ -149,10 +156,6 @@ class SqliteStore implements Store {
   saveFold(serverName: string, changes: FoldChanges): Promise<void> {
     const ids = changes.rooms.reduce((sum, { localMembers, partialMembers }) => sum + (localMembers?.length ?? 0) + Object.keys(partialMembers).length, 0);
     return this.#call('saveFold', [serverName, changes], (changes.rooms.length + changes.registrations.length) * DOCUMENT_BYTES + ids * ID_BYTES);
-  }
-
-  listServerNames(): Promise<string[]> {
-    return this.#call('listServerNames', []);
   }
 
   loadStates(serverName: string): Promise<AppserviceState[]> {
@@ -168,13 +171,24 @@ class SqliteStore implements Store {
     return this.#call('heartbeat', [replicaId, nowMs + ttlMs, nowMs]);
   }
 
-  putQuarantined(transaction: QuarantinedTransaction): Promise<void> {
-    return this.#call('putQuarantined', [transaction], transaction.body.byteLength);
+  changeRecord(change: RecordChange): Promise<boolean> {
+    if (change.kind !== 'quarantine') return this.#call('changeRecord', [change], DOCUMENT_BYTES);
+    const { entries, ...facts } = change.transaction;
+    const body = encodeEntryList(entries);
+    return this.#call('changeRecord', [{ kind: 'quarantine', facts, body }], body.byteLength, [body.buffer]);
   }
 
-  listQuarantined(serverName: string, appserviceId: string, afterTxnId: string | null, limit: number): Promise<QuarantinedTransaction[]> {
-    return this.#call('listQuarantined', [serverName, appserviceId, afterTxnId, limit]);
+  readRecords<Kind extends RecordKind>(kind: Kind, query: RecordQueries[Kind]): Promise<OperatorRecords[Kind][]> {
+    return this.#readers[kind](query);
   }
+
+  readonly #readers: { readonly [Kind in RecordKind]: (query: RecordQueries[Kind]) => Promise<OperatorRecords[Kind][]> } = {
+    quarantine: async (query) => {
+      const posted = await this.#call('readQuarantined', [query]);
+      return posted.map(({ facts, body }) => ({ ...facts, entries: body === null ? [] : decodeEntryList(body) }));
+    },
+    audit: (query) => this.#call('readAudit', [query]),
+  };
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#lost ??= new StoreError('unavailable', 'the store is closed');

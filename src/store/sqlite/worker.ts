@@ -15,6 +15,7 @@ import { DocumentTables } from './document-tables.ts';
 import type { Message, Reply, Request, WorkerSettings } from './protocol.ts';
 import { OPENING, WRITE_METHODS } from './protocol.ts';
 import { migrate } from './schema.ts';
+import { RecordTables } from './record-tables.ts';
 import { SegmentTables } from './segment-tables.ts';
 import { storeErrorFrom } from './sqlite-error.ts';
 import { Statements } from './statements.ts';
@@ -68,6 +69,7 @@ class Loop {
   readonly #statements: Statements;
   readonly #segments: SegmentTables;
   readonly #documents: DocumentTables;
+  readonly #records: RecordTables;
   readonly #writes: Request[] = [];
   readonly #reads: Request[] = [];
   #isClosing = false;
@@ -78,6 +80,7 @@ class Loop {
     this.#statements = new Statements(database);
     this.#segments = new SegmentTables(this.#statements);
     this.#documents = new DocumentTables(this.#statements);
+    this.#records = new RecordTables(this.#statements);
   }
 
   /** Works until nothing waits. */
@@ -139,7 +142,8 @@ class Loop {
   }
 
   #perform({ method, args }: Request): unknown {
-    const tables = method in this.#segments ? this.#segments : this.#documents;
+    const tables = [this.#segments, this.#documents, this.#records].find((candidate) => method in candidate);
+    if (tables === undefined) throw new Error(`the worker has no operation ${method}`);
     const operation: unknown = Reflect.get(tables, method);
     if (typeof operation !== 'function') throw new Error(`the worker has no operation ${method}`);
     return Reflect.apply(operation, tables, args);

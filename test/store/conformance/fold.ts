@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import type { Fold, FoldChanges, PositionedRegistration, Store, StoredRoom } from '../../../src/store/port.ts';
 import type { ConformanceCase } from './world.ts';
-import { ODD_TEXTS, appendAll, byText, recordOf, registrationOf, roomOf, stateOf } from './world.ts';
+import { ODD_TEXTS, byText, recordOf, registrationOf, roomOf } from './world.ts';
 
 function changes(position: number, parts: Partial<FoldChanges> = {}): FoldChanges {
   return { rooms: [], registrations: [], checkpoint: { position, streamPositions: {}, registrationsVersion: 0 }, ...parts };
@@ -237,25 +237,15 @@ export const foldCases: readonly ConformanceCase[] = [
     },
   },
   {
-    title: 'lists the server names that have a segment or a fold, ascending, each once',
+    title: 'keeps the transactions that a checkpoint says are redelivered, and forgets them with a later one',
     run: async ({ store, second, fresh }) => {
-      const mark = fresh('listed');
-      await appendAll(store, `${mark}.b`, [{}, {}]);
-      await second.saveFold(`${mark}.a`, changes(1));
-      await appendAll(store, `${mark}.c`, [{}]);
-      await store.saveFold(`${mark}.c`, changes(1, { rooms: [roomOf('!r', 1)] }));
-      const all = await store.listServerNames();
-      assert.deepEqual(all.filter((name) => name.startsWith(mark)), [`${mark}.a`, `${mark}.b`, `${mark}.c`]);
-    },
-  },
-  {
-    title: 'lists no server name that was only asked about or has only states',
-    run: async ({ store, fresh }) => {
-      const mark = fresh('unlisted');
-      await store.readSegments(`${mark}.asked`, 1, { segmentsMax: 1, bytesMax: 1 });
-      await store.loadFold(`${mark}.asked`);
-      await store.writeStates([stateOf(`${mark}.states`, 'irc')]);
-      assert.deepEqual((await store.listServerNames()).filter((name) => name.startsWith(mark)), []);
+      const name = fresh();
+      const redelivered = [...ODD_TEXTS.map((appserviceId, at) => ({ appserviceId, txnId: `${at}` })), { appserviceId: 'irc', txnId: '9'.repeat(40) }];
+      const { checkpoint } = changes(3);
+      await store.saveFold(name, changes(3, { checkpoint: { ...checkpoint, redelivered } }));
+      assert.deepEqual((await second.loadFold(name)).checkpoint, { ...checkpoint, redelivered });
+      await second.saveFold(name, changes(4));
+      assert.equal((await store.loadFold(name)).checkpoint.redelivered, undefined);
     },
   },
 ];

@@ -13,15 +13,15 @@ function everyMethod(store: Store, name: string): Readonly<Record<Exclude<keyof 
     readRoute: () => store.readRoute(name, 'irc', 0, 1, ALL_ENTRIES),
     measureRoutes: () => store.measureRoutes(name, new Map([['irc', 0]]), 1),
     trim: () => store.trim(name, { after: 0, through: 1, beforeMs: 1, deliveredPositions: new Map(), segmentsMax: 1 }),
+    wholeFrom: () => store.wholeFrom(name, 1, 1, 10),
     loadFold: () => store.loadFold(name),
     loadRooms: () => store.loadRooms(name, ['!r']),
     saveFold: () => store.saveFold(name, { rooms: [roomOf('!r', 1)], registrations: [], checkpoint }),
-    listServerNames: () => store.listServerNames(),
     loadStates: () => store.loadStates(name),
     writeStates: () => store.writeStates([stateOf(name, 'irc')]),
     heartbeat: () => store.heartbeat(name, 1),
-    putQuarantined: () => store.putQuarantined(quarantinedOf(name, 'irc', '1')),
-    listQuarantined: () => store.listQuarantined(name, 'irc', null, 1),
+    changeRecord: () => store.changeRecord({ kind: 'quarantine', transaction: quarantinedOf(name, 'irc', '1') }),
+    readRecords: () => store.readRecords('audit', { serverName: name, appserviceId: null, beforeId: null, countMax: 1 }),
   };
 }
 

@@ -205,8 +205,11 @@ export function stateOf(serverName: string, appserviceId: string, parts: Partial
   };
 }
 
+/** The count and the bytes are those of the entries. */
 export function quarantinedOf(serverName: string, appserviceId: string, txnId: string, parts: Partial<QuarantinedTransaction> = {}): QuarantinedTransaction {
-  return { serverName, appserviceId, txnId, reason: 'the appservice refuses it', timeMs: 1_700_000_000_000, firstPosition: 4, lastPosition: 4, body: bytesOf(`{"events":[],"txn":"${txnId}"}`), ...parts };
+  const entries = parts.entries ?? [{ kind: 'event', json: bytesOf(`{"txn":"${txnId}"}`) }];
+  const bytes = entries.reduce((sum, { json }) => sum + json.byteLength, 0);
+  return { serverName, appserviceId, txnId, reason: 'the appservice refuses it', timeMs: 1_700_000_000_000, firstPosition: 4, lastPosition: 4, bodyKeys: [], entryCount: entries.length, bytes, entries, ...parts };
 }
 
 export function roomOf(roomId: string, position: number, parts: Partial<StoredRoom> = {}): StoredRoom {

@@ -10,6 +10,8 @@ import type { AliasProvisioned, Appservice, DeliveryFailed, Escalation, EventsDe
 import { file_matrix_appservice_v1_appservice } from "./appservice_pb.ts";
 import type { RoomContext } from "./event_pb.ts";
 import { file_matrix_appservice_v1_event } from "./event_pb.ts";
+import type { AuditEntry, QuarantinedTransaction } from "./operation_pb.ts";
+import { file_matrix_appservice_v1_operation } from "./operation_pb.ts";
 import type { Registration } from "./registration_pb.ts";
 import { file_matrix_appservice_v1_registration } from "./registration_pb.ts";
 import type { LogSearch, RoomFacts, RoutingExplanation } from "./routing_explanation_pb.ts";
@@ -20,7 +22,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file matrix/appservice/v1/appservice_admin_service.proto.
  */
 export const file_matrix_appservice_v1_appservice_admin_service: GenFile = /*@__PURE__*/
-  fileDesc("CjNtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX2FkbWluX3NlcnZpY2UucHJvdG8SFG1hdHJpeC5hcHBzZXJ2aWNlLnYxIssBChZQdXRSZWdpc3RyYXRpb25SZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESEwoEeWFtbBgCIAEoCUIDgAEBSAASOgoMcmVnaXN0cmF0aW9uGAMgASgLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuUmVnaXN0cmF0aW9uSAASFQoNdmFsaWRhdGVfb25seRgEIAEoCBIVCg1yZXN1bWVfcGFya2VkGAUgASgIQggKBnNvdXJjZUIOCgxfc2VydmVyX25hbWUihAEKF1B1dFJlZ2lzdHJhdGlvblJlc3BvbnNlEjgKDHJlZ2lzdHJhdGlvbhgBIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZ2lzdHJhdGlvbhIvCgh3YXJuaW5ncxgCIAMoCzIdLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhcm5pbmciWQoWR2V0UmVnaXN0cmF0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIlMKF0dldFJlZ2lzdHJhdGlvblJlc3BvbnNlEjgKDHJlZ2lzdHJhdGlvbhgBIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZ2lzdHJhdGlvbiJrChhMaXN0UmVnaXN0cmF0aW9uc1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCUIOCgxfc2VydmVyX25hbWUibwoZTGlzdFJlZ2lzdHJhdGlvbnNSZXNwb25zZRI5Cg1yZWdpc3RyYXRpb25zGAEgAygLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuUmVnaXN0cmF0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLxAQoZRGVsZXRlUmVnaXN0cmF0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSSAoHYmFja2xvZxgDIAEoDjI3Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGV0ZVJlZ2lzdHJhdGlvblJlcXVlc3QuQmFja2xvZyJJCgdCYWNrbG9nEhcKE0JBQ0tMT0dfVU5TUEVDSUZJRUQQABITCg9CQUNLTE9HX0RJU0NBUkQQARIQCgxCQUNLTE9HX1BBUksQAkIOCgxfc2VydmVyX25hbWUiHAoaRGVsZXRlUmVnaXN0cmF0aW9uUmVzcG9uc2UiVwoUR2V0QXBwc2VydmljZVJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIVCg1hcHBzZXJ2aWNlX2lkGAIgASgJQg4KDF9zZXJ2ZXJfbmFtZSJNChVHZXRBcHBzZXJ2aWNlUmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UiaQoWTGlzdEFwcHNlcnZpY2VzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJQg4KDF9zZXJ2ZXJfbmFtZSJpChdMaXN0QXBwc2VydmljZXNSZXNwb25zZRI1CgthcHBzZXJ2aWNlcxgBIAMoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlcKFFBhdXNlRGVsaXZlcnlSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiTQoVUGF1c2VEZWxpdmVyeVJlc3BvbnNlEjQKCmFwcHNlcnZpY2UYASABKAsyIC5tYXRyaXguYXBwc2VydmljZS52MS5BcHBzZXJ2aWNlIlgKFVJlc3VtZURlbGl2ZXJ5UmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIk4KFlJlc3VtZURlbGl2ZXJ5UmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UiUgoPUmV0cnlOb3dSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiSAoQUmV0cnlOb3dSZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZSKmAQoVRXhwbGFpblJvdXRpbmdSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESFAoKZXZlbnRfanNvbhgCIAEoDEgAEhIKCGV2ZW50X2lkGAMgASgJSAASMAoFcm9vbXMYBCADKAsyIS5tYXRyaXguYXBwc2VydmljZS52MS5Sb29tQ29udGV4dEIHCgVldmVudEIOCgxfc2VydmVyX25hbWUizQEKFkV4cGxhaW5Sb3V0aW5nUmVzcG9uc2USEAoIZXZlbnRfaWQYASABKAkSLQoEcm9vbRgCIAEoCzIfLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJvb21GYWN0cxIzCgpsb2dfc2VhcmNoGAMgASgLMh8ubWF0cml4LmFwcHNlcnZpY2UudjEuTG9nU2VhcmNoEj0KC2FwcHNlcnZpY2VzGAQgAygLMigubWF0cml4LmFwcHNlcnZpY2UudjEuUm91dGluZ0V4cGxhbmF0aW9uIlYKEldhdGNoRXZlbnRzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhYKDmFwcHNlcnZpY2VfaWRzGAIgAygJQg4KDF9zZXJ2ZXJfbmFtZSLgAwoTV2F0Y2hFdmVudHNSZXNwb25zZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBJBChBldmVudHNfZGVsaXZlcmVkGAIgASgLMiUubWF0cml4LmFwcHNlcnZpY2UudjEuRXZlbnRzRGVsaXZlcmVkSAASPwoPZGVsaXZlcnlfZmFpbGVkGAMgASgLMiQubWF0cml4LmFwcHNlcnZpY2UudjEuRGVsaXZlcnlGYWlsZWRIABI7Cg1zdGF0ZV9jaGFuZ2VkGAQgASgLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuU3RhdGVDaGFuZ2VkSAASQQoQdXNlcl9wcm92aXNpb25lZBgFIAEoCzIlLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlVzZXJQcm92aXNpb25lZEgAEkMKEWFsaWFzX3Byb3Zpc2lvbmVkGAYgASgLMiYubWF0cml4LmFwcHNlcnZpY2UudjEuQWxpYXNQcm92aXNpb25lZEgAEjYKCmVzY2FsYXRpb24YByABKAsyIC5tYXRyaXguYXBwc2VydmljZS52MS5Fc2NhbGF0aW9uSAASFQoNZHJvcHBlZF9jb3VudBgIIAEoA0IHCgVldmVudDLxCQoPQXBwc2VydmljZUFkbWluEnMKD1B1dFJlZ2lzdHJhdGlvbhIsLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlB1dFJlZ2lzdHJhdGlvblJlcXVlc3QaLS5tYXRyaXguYXBwc2VydmljZS52MS5QdXRSZWdpc3RyYXRpb25SZXNwb25zZSIDkAICEnMKD0dldFJlZ2lzdHJhdGlvbhIsLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldFJlZ2lzdHJhdGlvblJlcXVlc3QaLS5tYXRyaXguYXBwc2VydmljZS52MS5HZXRSZWdpc3RyYXRpb25SZXNwb25zZSIDkAIBEnkKEUxpc3RSZWdpc3RyYXRpb25zEi4ubWF0cml4LmFwcHNlcnZpY2UudjEuTGlzdFJlZ2lzdHJhdGlvbnNSZXF1ZXN0Gi8ubWF0cml4LmFwcHNlcnZpY2UudjEuTGlzdFJlZ2lzdHJhdGlvbnNSZXNwb25zZSIDkAIBEncKEkRlbGV0ZVJlZ2lzdHJhdGlvbhIvLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGV0ZVJlZ2lzdHJhdGlvblJlcXVlc3QaMC5tYXRyaXguYXBwc2VydmljZS52MS5EZWxldGVSZWdpc3RyYXRpb25SZXNwb25zZRJtCg1HZXRBcHBzZXJ2aWNlEioubWF0cml4LmFwcHNlcnZpY2UudjEuR2V0QXBwc2VydmljZVJlcXVlc3QaKy5tYXRyaXguYXBwc2VydmljZS52MS5HZXRBcHBzZXJ2aWNlUmVzcG9uc2UiA5ACARJzCg9MaXN0QXBwc2VydmljZXMSLC5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0QXBwc2VydmljZXNSZXF1ZXN0Gi0ubWF0cml4LmFwcHNlcnZpY2UudjEuTGlzdEFwcHNlcnZpY2VzUmVzcG9uc2UiA5ACARJtCg1QYXVzZURlbGl2ZXJ5EioubWF0cml4LmFwcHNlcnZpY2UudjEuUGF1c2VEZWxpdmVyeVJlcXVlc3QaKy5tYXRyaXguYXBwc2VydmljZS52MS5QYXVzZURlbGl2ZXJ5UmVzcG9uc2UiA5ACAhJwCg5SZXN1bWVEZWxpdmVyeRIrLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlc3VtZURlbGl2ZXJ5UmVxdWVzdBosLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlc3VtZURlbGl2ZXJ5UmVzcG9uc2UiA5ACAhJeCghSZXRyeU5vdxIlLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJldHJ5Tm93UmVxdWVzdBomLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJldHJ5Tm93UmVzcG9uc2UiA5ACAhJwCg5FeHBsYWluUm91dGluZxIrLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV4cGxhaW5Sb3V0aW5nUmVxdWVzdBosLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV4cGxhaW5Sb3V0aW5nUmVzcG9uc2UiA5ACARJpCgtXYXRjaEV2ZW50cxIoLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhdGNoRXZlbnRzUmVxdWVzdBopLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhdGNoRXZlbnRzUmVzcG9uc2UiA5ACATABYgZwcm90bzM", [file_google_protobuf_timestamp, file_matrix_appservice_v1_appservice, file_matrix_appservice_v1_event, file_matrix_appservice_v1_registration, file_matrix_appservice_v1_routing_explanation]);
+  fileDesc("CjNtYXRyaXgvYXBwc2VydmljZS92MS9hcHBzZXJ2aWNlX2FkbWluX3NlcnZpY2UucHJvdG8SFG1hdHJpeC5hcHBzZXJ2aWNlLnYxIssBChZQdXRSZWdpc3RyYXRpb25SZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESEwoEeWFtbBgCIAEoCUIDgAEBSAASOgoMcmVnaXN0cmF0aW9uGAMgASgLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuUmVnaXN0cmF0aW9uSAASFQoNdmFsaWRhdGVfb25seRgEIAEoCBIVCg1yZXN1bWVfcGFya2VkGAUgASgIQggKBnNvdXJjZUIOCgxfc2VydmVyX25hbWUihAEKF1B1dFJlZ2lzdHJhdGlvblJlc3BvbnNlEjgKDHJlZ2lzdHJhdGlvbhgBIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZ2lzdHJhdGlvbhIvCgh3YXJuaW5ncxgCIAMoCzIdLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhcm5pbmciWQoWR2V0UmVnaXN0cmF0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIlMKF0dldFJlZ2lzdHJhdGlvblJlc3BvbnNlEjgKDHJlZ2lzdHJhdGlvbhgBIAEoCzIiLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZ2lzdHJhdGlvbiJrChhMaXN0UmVnaXN0cmF0aW9uc1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCUIOCgxfc2VydmVyX25hbWUibwoZTGlzdFJlZ2lzdHJhdGlvbnNSZXNwb25zZRI5Cg1yZWdpc3RyYXRpb25zGAEgAygLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuUmVnaXN0cmF0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLxAQoZRGVsZXRlUmVnaXN0cmF0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSSAoHYmFja2xvZxgDIAEoDjI3Lm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGV0ZVJlZ2lzdHJhdGlvblJlcXVlc3QuQmFja2xvZyJJCgdCYWNrbG9nEhcKE0JBQ0tMT0dfVU5TUEVDSUZJRUQQABITCg9CQUNLTE9HX0RJU0NBUkQQARIQCgxCQUNLTE9HX1BBUksQAkIOCgxfc2VydmVyX25hbWUiHAoaRGVsZXRlUmVnaXN0cmF0aW9uUmVzcG9uc2UiVwoUR2V0QXBwc2VydmljZVJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIVCg1hcHBzZXJ2aWNlX2lkGAIgASgJQg4KDF9zZXJ2ZXJfbmFtZSJNChVHZXRBcHBzZXJ2aWNlUmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UiaQoWTGlzdEFwcHNlcnZpY2VzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJQg4KDF9zZXJ2ZXJfbmFtZSJpChdMaXN0QXBwc2VydmljZXNSZXNwb25zZRI1CgthcHBzZXJ2aWNlcxgBIAMoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlcKFFBhdXNlRGVsaXZlcnlSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiTQoVUGF1c2VEZWxpdmVyeVJlc3BvbnNlEjQKCmFwcHNlcnZpY2UYASABKAsyIC5tYXRyaXguYXBwc2VydmljZS52MS5BcHBzZXJ2aWNlIlgKFVJlc3VtZURlbGl2ZXJ5UmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAlCDgoMX3NlcnZlcl9uYW1lIk4KFlJlc3VtZURlbGl2ZXJ5UmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UiUgoPUmV0cnlOb3dSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCUIOCgxfc2VydmVyX25hbWUiSAoQUmV0cnlOb3dSZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZSKmAQoVRXhwbGFpblJvdXRpbmdSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSAGIAQESFAoKZXZlbnRfanNvbhgCIAEoDEgAEhIKCGV2ZW50X2lkGAMgASgJSAASMAoFcm9vbXMYBCADKAsyIS5tYXRyaXguYXBwc2VydmljZS52MS5Sb29tQ29udGV4dEIHCgVldmVudEIOCgxfc2VydmVyX25hbWUizQEKFkV4cGxhaW5Sb3V0aW5nUmVzcG9uc2USEAoIZXZlbnRfaWQYASABKAkSLQoEcm9vbRgCIAEoCzIfLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJvb21GYWN0cxIzCgpsb2dfc2VhcmNoGAMgASgLMh8ubWF0cml4LmFwcHNlcnZpY2UudjEuTG9nU2VhcmNoEj0KC2FwcHNlcnZpY2VzGAQgAygLMigubWF0cml4LmFwcHNlcnZpY2UudjEuUm91dGluZ0V4cGxhbmF0aW9uIlYKEldhdGNoRXZlbnRzUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhYKDmFwcHNlcnZpY2VfaWRzGAIgAygJQg4KDF9zZXJ2ZXJfbmFtZSLgAwoTV2F0Y2hFdmVudHNSZXNwb25zZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBJBChBldmVudHNfZGVsaXZlcmVkGAIgASgLMiUubWF0cml4LmFwcHNlcnZpY2UudjEuRXZlbnRzRGVsaXZlcmVkSAASPwoPZGVsaXZlcnlfZmFpbGVkGAMgASgLMiQubWF0cml4LmFwcHNlcnZpY2UudjEuRGVsaXZlcnlGYWlsZWRIABI7Cg1zdGF0ZV9jaGFuZ2VkGAQgASgLMiIubWF0cml4LmFwcHNlcnZpY2UudjEuU3RhdGVDaGFuZ2VkSAASQQoQdXNlcl9wcm92aXNpb25lZBgFIAEoCzIlLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlVzZXJQcm92aXNpb25lZEgAEkMKEWFsaWFzX3Byb3Zpc2lvbmVkGAYgASgLMiYubWF0cml4LmFwcHNlcnZpY2UudjEuQWxpYXNQcm92aXNpb25lZEgAEjYKCmVzY2FsYXRpb24YByABKAsyIC5tYXRyaXguYXBwc2VydmljZS52MS5Fc2NhbGF0aW9uSAASFQoNZHJvcHBlZF9jb3VudBgIIAEoA0IHCgVldmVudCJoChVTdG9wQXBwc2VydmljZVJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIVCg1hcHBzZXJ2aWNlX2lkGAIgASgJEg4KBnJlYXNvbhgDIAEoCUIOCgxfc2VydmVyX25hbWUiTgoWU3RvcEFwcHNlcnZpY2VSZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZSJ5ChZTa2lwVHJhbnNhY3Rpb25SZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESFQoNYXBwc2VydmljZV9pZBgCIAEoCRIOCgZ0eG5faWQYAyABKAkSDgoGcmVhc29uGAQgASgJQg4KDF9zZXJ2ZXJfbmFtZSJPChdTa2lwVHJhbnNhY3Rpb25SZXNwb25zZRI0CgphcHBzZXJ2aWNlGAEgASgLMiAubWF0cml4LmFwcHNlcnZpY2UudjEuQXBwc2VydmljZSKkAQoiTGlzdFF1YXJhbnRpbmVkVHJhbnNhY3Rpb25zUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSEQoJcGFnZV9zaXplGAMgASgFEhIKCnBhZ2VfdG9rZW4YBCABKAkSFgoOaW5jbHVkZV9ib2RpZXMYBSABKAhCDgoMX3NlcnZlcl9uYW1lIoIBCiNMaXN0UXVhcmFudGluZWRUcmFuc2FjdGlvbnNSZXNwb25zZRJCCgx0cmFuc2FjdGlvbnMYASADKAsyLC5tYXRyaXguYXBwc2VydmljZS52MS5RdWFyYW50aW5lZFRyYW5zYWN0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJ+ChtSZWRlbGl2ZXJUcmFuc2FjdGlvblJlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAIgBARIVCg1hcHBzZXJ2aWNlX2lkGAIgASgJEg4KBnR4bl9pZBgDIAEoCRIOCgZyZWFzb24YBCABKAlCDgoMX3NlcnZlcl9uYW1lIlQKHFJlZGVsaXZlclRyYW5zYWN0aW9uUmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UifAoZRGlzY2FyZFRyYW5zYWN0aW9uUmVxdWVzdBIYCgtzZXJ2ZXJfbmFtZRgBIAEoCUgAiAEBEhUKDWFwcHNlcnZpY2VfaWQYAiABKAkSDgoGdHhuX2lkGAMgASgJEg4KBnJlYXNvbhgEIAEoCUIOCgxfc2VydmVyX25hbWUiUgoaRGlzY2FyZFRyYW5zYWN0aW9uUmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2UivQEKE1JlcGxheUV2ZW50c1JlcXVlc3QSGAoLc2VydmVyX25hbWUYASABKAlIAYgBARIVCg1hcHBzZXJ2aWNlX2lkGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIbChFmcm9tX2xvZ19wb3NpdGlvbhgEIAEoA0gAEi8KCWZyb21fdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIAEIHCgVzdGFydEIOCgxfc2VydmVyX25hbWUiZwoUUmVwbGF5RXZlbnRzUmVzcG9uc2USNAoKYXBwc2VydmljZRgBIAEoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkFwcHNlcnZpY2USGQoRZnJvbV9sb2dfcG9zaXRpb24YAiABKAMimAEKF0xpc3RBdWRpdEVudHJpZXNSZXF1ZXN0EhgKC3NlcnZlcl9uYW1lGAEgASgJSACIAQESGgoNYXBwc2VydmljZV9pZBgCIAEoCUgBiAEBEhEKCXBhZ2Vfc2l6ZRgDIAEoBRISCgpwYWdlX3Rva2VuGAQgASgJQg4KDF9zZXJ2ZXJfbmFtZUIQCg5fYXBwc2VydmljZV9pZCJmChhMaXN0QXVkaXRFbnRyaWVzUmVzcG9uc2USMQoHZW50cmllcxgBIAMoCzIgLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkF1ZGl0RW50cnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJMskQCg9BcHBzZXJ2aWNlQWRtaW4ScwoPUHV0UmVnaXN0cmF0aW9uEiwubWF0cml4LmFwcHNlcnZpY2UudjEuUHV0UmVnaXN0cmF0aW9uUmVxdWVzdBotLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlB1dFJlZ2lzdHJhdGlvblJlc3BvbnNlIgOQAgIScwoPR2V0UmVnaXN0cmF0aW9uEiwubWF0cml4LmFwcHNlcnZpY2UudjEuR2V0UmVnaXN0cmF0aW9uUmVxdWVzdBotLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldFJlZ2lzdHJhdGlvblJlc3BvbnNlIgOQAgESeQoRTGlzdFJlZ2lzdHJhdGlvbnMSLi5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0UmVnaXN0cmF0aW9uc1JlcXVlc3QaLy5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0UmVnaXN0cmF0aW9uc1Jlc3BvbnNlIgOQAgESdwoSRGVsZXRlUmVnaXN0cmF0aW9uEi8ubWF0cml4LmFwcHNlcnZpY2UudjEuRGVsZXRlUmVnaXN0cmF0aW9uUmVxdWVzdBowLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRlbGV0ZVJlZ2lzdHJhdGlvblJlc3BvbnNlEm0KDUdldEFwcHNlcnZpY2USKi5tYXRyaXguYXBwc2VydmljZS52MS5HZXRBcHBzZXJ2aWNlUmVxdWVzdBorLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkdldEFwcHNlcnZpY2VSZXNwb25zZSIDkAIBEnMKD0xpc3RBcHBzZXJ2aWNlcxIsLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkxpc3RBcHBzZXJ2aWNlc1JlcXVlc3QaLS5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0QXBwc2VydmljZXNSZXNwb25zZSIDkAIBEm0KDVBhdXNlRGVsaXZlcnkSKi5tYXRyaXguYXBwc2VydmljZS52MS5QYXVzZURlbGl2ZXJ5UmVxdWVzdBorLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlBhdXNlRGVsaXZlcnlSZXNwb25zZSIDkAICEnAKDlJlc3VtZURlbGl2ZXJ5EisubWF0cml4LmFwcHNlcnZpY2UudjEuUmVzdW1lRGVsaXZlcnlSZXF1ZXN0GiwubWF0cml4LmFwcHNlcnZpY2UudjEuUmVzdW1lRGVsaXZlcnlSZXNwb25zZSIDkAICEl4KCFJldHJ5Tm93EiUubWF0cml4LmFwcHNlcnZpY2UudjEuUmV0cnlOb3dSZXF1ZXN0GiYubWF0cml4LmFwcHNlcnZpY2UudjEuUmV0cnlOb3dSZXNwb25zZSIDkAICEnAKDlN0b3BBcHBzZXJ2aWNlEisubWF0cml4LmFwcHNlcnZpY2UudjEuU3RvcEFwcHNlcnZpY2VSZXF1ZXN0GiwubWF0cml4LmFwcHNlcnZpY2UudjEuU3RvcEFwcHNlcnZpY2VSZXNwb25zZSIDkAICEnMKD1NraXBUcmFuc2FjdGlvbhIsLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlNraXBUcmFuc2FjdGlvblJlcXVlc3QaLS5tYXRyaXguYXBwc2VydmljZS52MS5Ta2lwVHJhbnNhY3Rpb25SZXNwb25zZSIDkAICEpcBChtMaXN0UXVhcmFudGluZWRUcmFuc2FjdGlvbnMSOC5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0UXVhcmFudGluZWRUcmFuc2FjdGlvbnNSZXF1ZXN0GjkubWF0cml4LmFwcHNlcnZpY2UudjEuTGlzdFF1YXJhbnRpbmVkVHJhbnNhY3Rpb25zUmVzcG9uc2UiA5ACARJ9ChRSZWRlbGl2ZXJUcmFuc2FjdGlvbhIxLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZGVsaXZlclRyYW5zYWN0aW9uUmVxdWVzdBoyLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlZGVsaXZlclRyYW5zYWN0aW9uUmVzcG9uc2USdwoSRGlzY2FyZFRyYW5zYWN0aW9uEi8ubWF0cml4LmFwcHNlcnZpY2UudjEuRGlzY2FyZFRyYW5zYWN0aW9uUmVxdWVzdBowLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkRpc2NhcmRUcmFuc2FjdGlvblJlc3BvbnNlEmUKDFJlcGxheUV2ZW50cxIpLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLlJlcGxheUV2ZW50c1JlcXVlc3QaKi5tYXRyaXguYXBwc2VydmljZS52MS5SZXBsYXlFdmVudHNSZXNwb25zZRJ2ChBMaXN0QXVkaXRFbnRyaWVzEi0ubWF0cml4LmFwcHNlcnZpY2UudjEuTGlzdEF1ZGl0RW50cmllc1JlcXVlc3QaLi5tYXRyaXguYXBwc2VydmljZS52MS5MaXN0QXVkaXRFbnRyaWVzUmVzcG9uc2UiA5ACARJwCg5FeHBsYWluUm91dGluZxIrLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV4cGxhaW5Sb3V0aW5nUmVxdWVzdBosLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLkV4cGxhaW5Sb3V0aW5nUmVzcG9uc2UiA5ACARJpCgtXYXRjaEV2ZW50cxIoLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhdGNoRXZlbnRzUmVxdWVzdBopLm1hdHJpeC5hcHBzZXJ2aWNlLnYxLldhdGNoRXZlbnRzUmVzcG9uc2UiA5ACATABYgZwcm90bzM", [file_google_protobuf_timestamp, file_matrix_appservice_v1_appservice, file_matrix_appservice_v1_event, file_matrix_appservice_v1_operation, file_matrix_appservice_v1_registration, file_matrix_appservice_v1_routing_explanation]);
 
 /**
  * Puts a registration.
@@ -777,6 +779,486 @@ export const WatchEventsResponseSchema: GenMessage<WatchEventsResponse> = /*@__P
   messageDesc(file_matrix_appservice_v1_appservice_admin_service, 21);
 
 /**
+ * Ends delivery for good.
+ *
+ * @generated from message matrix.appservice.v1.StopAppserviceRequest
+ */
+export type StopAppserviceRequest = Message<"matrix.appservice.v1.StopAppserviceRequest"> & {
+  /**
+   * The homeserver; the configured one if unset.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * The appservice. Required.
+   *
+   * @generated from field: string appservice_id = 2;
+   */
+  appserviceId: string;
+
+  /**
+   * Why, for the audit entries. Required, at most 1,024 bytes.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.StopAppserviceRequest.
+ * Use `create(StopAppserviceRequestSchema)` to create a new message.
+ */
+export const StopAppserviceRequestSchema: GenMessage<StopAppserviceRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 22);
+
+/**
+ * Delivery has ended.
+ *
+ * @generated from message matrix.appservice.v1.StopAppserviceResponse
+ */
+export type StopAppserviceResponse = Message<"matrix.appservice.v1.StopAppserviceResponse"> & {
+  /**
+   * The appservice.
+   *
+   * @generated from field: matrix.appservice.v1.Appservice appservice = 1;
+   */
+  appservice?: Appservice | undefined;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.StopAppserviceResponse.
+ * Use `create(StopAppserviceResponseSchema)` to create a new message.
+ */
+export const StopAppserviceResponseSchema: GenMessage<StopAppserviceResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 23);
+
+/**
+ * Skips the transaction in flight.
+ *
+ * @generated from message matrix.appservice.v1.SkipTransactionRequest
+ */
+export type SkipTransactionRequest = Message<"matrix.appservice.v1.SkipTransactionRequest"> & {
+  /**
+   * The homeserver; the configured one if unset.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * The appservice. Required.
+   *
+   * @generated from field: string appservice_id = 2;
+   */
+  appserviceId: string;
+
+  /**
+   * The transaction. Required.
+   *
+   * @generated from field: string txn_id = 3;
+   */
+  txnId: string;
+
+  /**
+   * Why, for the audit entries. Required, at most 1,024 bytes.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.SkipTransactionRequest.
+ * Use `create(SkipTransactionRequestSchema)` to create a new message.
+ */
+export const SkipTransactionRequestSchema: GenMessage<SkipTransactionRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 24);
+
+/**
+ * The transaction is in quarantine, or is put there by the router that delivers to the appservice within a second.
+ *
+ * @generated from message matrix.appservice.v1.SkipTransactionResponse
+ */
+export type SkipTransactionResponse = Message<"matrix.appservice.v1.SkipTransactionResponse"> & {
+  /**
+   * The appservice.
+   *
+   * @generated from field: matrix.appservice.v1.Appservice appservice = 1;
+   */
+  appservice?: Appservice | undefined;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.SkipTransactionResponse.
+ * Use `create(SkipTransactionResponseSchema)` to create a new message.
+ */
+export const SkipTransactionResponseSchema: GenMessage<SkipTransactionResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 25);
+
+/**
+ * Asks for what is in quarantine.
+ *
+ * @generated from message matrix.appservice.v1.ListQuarantinedTransactionsRequest
+ */
+export type ListQuarantinedTransactionsRequest = Message<"matrix.appservice.v1.ListQuarantinedTransactionsRequest"> & {
+  /**
+   * The homeserver; the configured one if unset.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * The appservice. Required.
+   *
+   * @generated from field: string appservice_id = 2;
+   */
+  appserviceId: string;
+
+  /**
+   * At most 1,000; 100 if 0. A page may have fewer than there are.
+   *
+   * @generated from field: int32 page_size = 3;
+   */
+  pageSize: number;
+
+  /**
+   * The next_page_token of the answer before; empty for the first page.
+   *
+   * @generated from field: string page_token = 4;
+   */
+  pageToken: string;
+
+  /**
+   * If true, request bodies come along, at most 2 MiB in one page but at least one. They hold people's messages: it takes
+   * the role `admin`.
+   *
+   * @generated from field: bool include_bodies = 5;
+   */
+  includeBodies: boolean;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ListQuarantinedTransactionsRequest.
+ * Use `create(ListQuarantinedTransactionsRequestSchema)` to create a new message.
+ */
+export const ListQuarantinedTransactionsRequestSchema: GenMessage<ListQuarantinedTransactionsRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 26);
+
+/**
+ * A page of what is in quarantine.
+ *
+ * @generated from message matrix.appservice.v1.ListQuarantinedTransactionsResponse
+ */
+export type ListQuarantinedTransactionsResponse = Message<"matrix.appservice.v1.ListQuarantinedTransactionsResponse"> & {
+  /**
+   * The transactions.
+   *
+   * @generated from field: repeated matrix.appservice.v1.QuarantinedTransaction transactions = 1;
+   */
+  transactions: QuarantinedTransaction[];
+
+  /**
+   * Empty at the end.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ListQuarantinedTransactionsResponse.
+ * Use `create(ListQuarantinedTransactionsResponseSchema)` to create a new message.
+ */
+export const ListQuarantinedTransactionsResponseSchema: GenMessage<ListQuarantinedTransactionsResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 27);
+
+/**
+ * Delivers again what is in quarantine.
+ *
+ * @generated from message matrix.appservice.v1.RedeliverTransactionRequest
+ */
+export type RedeliverTransactionRequest = Message<"matrix.appservice.v1.RedeliverTransactionRequest"> & {
+  /**
+   * The homeserver; the configured one if unset.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * The appservice. Required.
+   *
+   * @generated from field: string appservice_id = 2;
+   */
+  appserviceId: string;
+
+  /**
+   * The transaction. Required.
+   *
+   * @generated from field: string txn_id = 3;
+   */
+  txnId: string;
+
+  /**
+   * Why, for the audit entries. Required, at most 1,024 bytes.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.RedeliverTransactionRequest.
+ * Use `create(RedeliverTransactionRequestSchema)` to create a new message.
+ */
+export const RedeliverTransactionRequestSchema: GenMessage<RedeliverTransactionRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 28);
+
+/**
+ * Its entries are at the end of the queue.
+ *
+ * @generated from message matrix.appservice.v1.RedeliverTransactionResponse
+ */
+export type RedeliverTransactionResponse = Message<"matrix.appservice.v1.RedeliverTransactionResponse"> & {
+  /**
+   * The appservice.
+   *
+   * @generated from field: matrix.appservice.v1.Appservice appservice = 1;
+   */
+  appservice?: Appservice | undefined;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.RedeliverTransactionResponse.
+ * Use `create(RedeliverTransactionResponseSchema)` to create a new message.
+ */
+export const RedeliverTransactionResponseSchema: GenMessage<RedeliverTransactionResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 29);
+
+/**
+ * Gives up what is in quarantine.
+ *
+ * @generated from message matrix.appservice.v1.DiscardTransactionRequest
+ */
+export type DiscardTransactionRequest = Message<"matrix.appservice.v1.DiscardTransactionRequest"> & {
+  /**
+   * The homeserver; the configured one if unset.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * The appservice. Required.
+   *
+   * @generated from field: string appservice_id = 2;
+   */
+  appserviceId: string;
+
+  /**
+   * The transaction. Required.
+   *
+   * @generated from field: string txn_id = 3;
+   */
+  txnId: string;
+
+  /**
+   * Why, for the audit entries. Required, at most 1,024 bytes.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.DiscardTransactionRequest.
+ * Use `create(DiscardTransactionRequestSchema)` to create a new message.
+ */
+export const DiscardTransactionRequestSchema: GenMessage<DiscardTransactionRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 30);
+
+/**
+ * It is gone.
+ *
+ * @generated from message matrix.appservice.v1.DiscardTransactionResponse
+ */
+export type DiscardTransactionResponse = Message<"matrix.appservice.v1.DiscardTransactionResponse"> & {
+  /**
+   * The appservice.
+   *
+   * @generated from field: matrix.appservice.v1.Appservice appservice = 1;
+   */
+  appservice?: Appservice | undefined;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.DiscardTransactionResponse.
+ * Use `create(DiscardTransactionResponseSchema)` to create a new message.
+ */
+export const DiscardTransactionResponseSchema: GenMessage<DiscardTransactionResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 31);
+
+/**
+ * Delivers again.
+ *
+ * @generated from message matrix.appservice.v1.ReplayEventsRequest
+ */
+export type ReplayEventsRequest = Message<"matrix.appservice.v1.ReplayEventsRequest"> & {
+  /**
+   * The homeserver; the configured one if unset.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * The appservice. Required.
+   *
+   * @generated from field: string appservice_id = 2;
+   */
+  appserviceId: string;
+
+  /**
+   * Why, for the audit entries. Required, at most 1,024 bytes.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+
+  /**
+   * From where. Required.
+   *
+   * @generated from oneof matrix.appservice.v1.ReplayEventsRequest.start
+   */
+  start: {
+    /**
+     * A log position, 1 or above.
+     *
+     * @generated from field: int64 from_log_position = 4;
+     */
+    value: bigint;
+    case: "fromLogPosition";
+  } | {
+    /**
+     * The first log position written at or after this time.
+     *
+     * @generated from field: google.protobuf.Timestamp from_time = 5;
+     */
+    value: Timestamp;
+    case: "fromTime";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ReplayEventsRequest.
+ * Use `create(ReplayEventsRequestSchema)` to create a new message.
+ */
+export const ReplayEventsRequestSchema: GenMessage<ReplayEventsRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 32);
+
+/**
+ * It is delivered again.
+ *
+ * @generated from message matrix.appservice.v1.ReplayEventsResponse
+ */
+export type ReplayEventsResponse = Message<"matrix.appservice.v1.ReplayEventsResponse"> & {
+  /**
+   * The appservice.
+   *
+   * @generated from field: matrix.appservice.v1.Appservice appservice = 1;
+   */
+  appservice?: Appservice | undefined;
+
+  /**
+   * What is routed at or above this log position is delivered again. Above the one asked for only if the log lost older
+   * entries meanwhile.
+   *
+   * @generated from field: int64 from_log_position = 2;
+   */
+  fromLogPosition: bigint;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ReplayEventsResponse.
+ * Use `create(ReplayEventsResponseSchema)` to create a new message.
+ */
+export const ReplayEventsResponseSchema: GenMessage<ReplayEventsResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 33);
+
+/**
+ * Asks what operators did.
+ *
+ * @generated from message matrix.appservice.v1.ListAuditEntriesRequest
+ */
+export type ListAuditEntriesRequest = Message<"matrix.appservice.v1.ListAuditEntriesRequest"> & {
+  /**
+   * The homeserver; the configured one if unset.
+   *
+   * @generated from field: optional string server_name = 1;
+   */
+  serverName?: string | undefined;
+
+  /**
+   * Only to this appservice; to all if unset.
+   *
+   * @generated from field: optional string appservice_id = 2;
+   */
+  appserviceId?: string | undefined;
+
+  /**
+   * At most 1,000; 100 if 0.
+   *
+   * @generated from field: int32 page_size = 3;
+   */
+  pageSize: number;
+
+  /**
+   * The next_page_token of the answer before; empty for the first page.
+   *
+   * @generated from field: string page_token = 4;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ListAuditEntriesRequest.
+ * Use `create(ListAuditEntriesRequestSchema)` to create a new message.
+ */
+export const ListAuditEntriesRequestSchema: GenMessage<ListAuditEntriesRequest> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 34);
+
+/**
+ * A page of what operators did.
+ *
+ * @generated from message matrix.appservice.v1.ListAuditEntriesResponse
+ */
+export type ListAuditEntriesResponse = Message<"matrix.appservice.v1.ListAuditEntriesResponse"> & {
+  /**
+   * The newest first.
+   *
+   * @generated from field: repeated matrix.appservice.v1.AuditEntry entries = 1;
+   */
+  entries: AuditEntry[];
+
+  /**
+   * Empty at the end.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message matrix.appservice.v1.ListAuditEntriesResponse.
+ * Use `create(ListAuditEntriesResponseSchema)` to create a new message.
+ */
+export const ListAuditEntriesResponseSchema: GenMessage<ListAuditEntriesResponse> = /*@__PURE__*/
+  messageDesc(file_matrix_appservice_v1_appservice_admin_service, 35);
+
+/**
  * AppserviceAdmin is called by operators and their tools, with a credential of the role `admin`; the role `monitor` may
  * call what only reads. Ids of appservices are unique per homeserver; every request says which one, and means the
  * configured one if it does not.
@@ -875,6 +1357,87 @@ export const AppserviceAdmin: GenService<{
     methodKind: "unary";
     input: typeof RetryNowRequestSchema;
     output: typeof RetryNowResponseSchema;
+  },
+  /**
+   * StopAppservice ends delivery for good: the state becomes `failed`, what is queued is given up, and nothing gathers any
+   * more. Its namespaces stay its own. The way out is DeleteRegistration with BACKLOG_DISCARD and PutRegistration: a new
+   * life of the id begins, which gets what is submitted from then on. Stopping a stopped appservice changes nothing.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceAdmin.StopAppservice
+   */
+  stopAppservice: {
+    methodKind: "unary";
+    input: typeof StopAppserviceRequestSchema;
+    output: typeof StopAppserviceResponseSchema;
+  },
+  /**
+   * SkipTransaction takes the transaction in flight out of the queue into quarantine, and the queue goes on. If its
+   * acknowledgement was stored before, it is FAILED_PRECONDITION, as is any transaction that is not the one in flight. A
+   * transaction that is in quarantine already stays there. An attempt on its way is given up; the appservice may have
+   * taken it.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceAdmin.SkipTransaction
+   */
+  skipTransaction: {
+    methodKind: "unary";
+    input: typeof SkipTransactionRequestSchema;
+    output: typeof SkipTransactionResponseSchema;
+  },
+  /**
+   * ListQuarantinedTransactions tells what is in quarantine, in the order of the txn ids.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceAdmin.ListQuarantinedTransactions
+   */
+  listQuarantinedTransactions: {
+    methodKind: "unary";
+    input: typeof ListQuarantinedTransactionsRequestSchema;
+    output: typeof ListQuarantinedTransactionsResponseSchema;
+  },
+  /**
+   * RedeliverTransaction puts the entries of a transaction in quarantine at the end of the queue, in their order, once.
+   * They are sent under new txn ids. Repeating it does not send them again; once it is forgotten that it was done, it is
+   * NOT_FOUND.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceAdmin.RedeliverTransaction
+   */
+  redeliverTransaction: {
+    methodKind: "unary";
+    input: typeof RedeliverTransactionRequestSchema;
+    output: typeof RedeliverTransactionResponseSchema;
+  },
+  /**
+   * DiscardTransaction gives up a transaction in quarantine. Repeated after it was done it is NOT_FOUND.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceAdmin.DiscardTransaction
+   */
+  discardTransaction: {
+    methodKind: "unary";
+    input: typeof DiscardTransactionRequestSchema;
+    output: typeof DiscardTransactionResponseSchema;
+  },
+  /**
+   * ReplayEvents delivers again, in order and under new txn ids, what was routed to the appservice from a log position or a
+   * time on and is still in the log. A transaction in flight is given up; its entries are delivered again too. If the log is
+   * not whole from there on it is FAILED_PRECONDITION, with `oldest_log_position` in the metadata of POSITION_NOT_RETAINED.
+   * `log_retention_ms` says how long the log keeps what is delivered.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceAdmin.ReplayEvents
+   */
+  replayEvents: {
+    methodKind: "unary";
+    input: typeof ReplayEventsRequestSchema;
+    output: typeof ReplayEventsResponseSchema;
+  },
+  /**
+   * ListAuditEntries tells what operators did, the newest first. The newest 10,000 of a homeserver are kept. What was
+   * changed by registration files is in the log of the router.
+   *
+   * @generated from rpc matrix.appservice.v1.AppserviceAdmin.ListAuditEntries
+   */
+  listAuditEntries: {
+    methodKind: "unary";
+    input: typeof ListAuditEntriesRequestSchema;
+    output: typeof ListAuditEntriesResponseSchema;
   },
   /**
    * ExplainRouting tells for each appservice whether it gets an event and why, with the rooms as they are known now, and

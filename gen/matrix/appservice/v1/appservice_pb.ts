@@ -42,7 +42,7 @@ export type Appservice = Message<"matrix.appservice.v1.Appservice"> & {
   paused: boolean;
 
   /**
-   * Everything routed to it at or below this log position is acknowledged, in quarantine or given up.
+   * Everything routed to it at or below this log position is acknowledged, in quarantine or given up. A replay moves it back.
    *
    * @generated from field: int64 delivered_log_position = 4;
    */
@@ -112,7 +112,7 @@ export type Appservice = Message<"matrix.appservice.v1.Appservice"> & {
   heldBy: Appservice_HeldBy;
 
   /**
-   * The number of entries in quarantine: refused by the appservice for good.
+   * The number of entries in quarantine: refused by the appservice as too large, or skipped by an operator.
    *
    * @generated from field: int64 quarantined_entries = 14;
    */
