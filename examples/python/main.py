@@ -43,7 +43,9 @@ def retried(call, request, metadata):
         except grpc.RpcError as error:
             if attempt == ATTEMPTS_MAX or error.code() not in RETRIED:
                 raise
-            time.sleep(detail(error, error_details_pb2.RetryInfo).retry_delay.ToTimedelta().total_seconds() or 1)
+            delay_s = detail(error, error_details_pb2.RetryInfo).retry_delay.ToTimedelta().total_seconds() or 1
+            print(f"{error.code().name}: again in {delay_s * 1000:.0f} ms")
+            time.sleep(delay_s)
 
 
 def refused(call, request, metadata):

@@ -36,7 +36,9 @@ async function retried<Answer>(call: () => Promise<Answer>): Promise<Answer> {
       const failure = ConnectError.from(error);
       if (attempt === ATTEMPTS_MAX || (failure.code !== Code.Unavailable && failure.code !== Code.ResourceExhausted)) throw error;
       const delay = failure.findDetails(RetryInfoSchema)[0]?.retryDelay;
-      await new Promise((resolve) => setTimeout(resolve, delay === undefined ? 1_000 : Number(delay.seconds) * 1_000 + delay.nanos / 1e6));
+      const delayMs = delay === undefined ? 1_000 : Number(delay.seconds) * 1_000 + delay.nanos / 1e6;
+      console.log(`${Code[failure.code]}: again in ${delayMs} ms`);
+      await new Promise((resolve) => setTimeout(resolve, delayMs));
     }
   }
 }
