@@ -160,19 +160,18 @@ export class Service implements AsyncDisposable {
     const feed = new EventFeed({ logger, meter: telemetry });
     const operations = new Escalations({ events: feed, meter: telemetry, clock, windowMs: settings.escalationWindowMs });
     const ping = opened.use(new Ping({ client, clock, logger, operations, timeoutMs: settings.pingTimeoutMs, ...PING_LIMITS }));
-    const provisioning = opened.use(
-      new Provisioning({ client, clock, random, logger, events: feed, operations, queryTimeoutMs: settings.queryTimeoutMs, attemptsMax: settings.queryAttemptsMax, ...PROVISIONING_LIMITS }),
-    );
-    const thirdParty = opened.use(new ThirdParty({ client, clock, logger, operations, queryTimeoutMs: settings.queryTimeoutMs }));
-    const keys = opened.use(new Keys({ client, clock, random, logger, operations, queryTimeoutMs: settings.queryTimeoutMs }));
+    const asking = { client, clock, random, logger, operations, queryTimeoutMs: settings.queryTimeoutMs };
+    const provisioning = opened.use(new Provisioning({ ...asking, events: feed, attemptsMax: settings.queryAttemptsMax, ...PROVISIONING_LIMITS }));
+    const thirdParty = opened.use(new ThirdParty(asking));
+    const keys = opened.use(new Keys(asking));
 
+    const deliverySettings: DeliverySettings = { ...DELIVERY_DEFAULTS, ...settings.delivery };
     const files: RegistrationFiles[] = [];
     const homeservers = new Map<string, Homeserver>();
     const registrars: Registrar[] = [];
     const rotation = new KeyRotation({ ...parts, registrars: () => registrars });
     const admins = new Map<string, AppserviceAdmin>();
     for (const serverName of serverNames(settings)) {
-      const deliverySettings: DeliverySettings = { ...DELIVERY_DEFAULTS, ...settings.delivery };
       const homeserver = await Homeserver.start({
         serverName,
         store,
@@ -207,12 +206,11 @@ export class Service implements AsyncDisposable {
 
     const ports: Homeservers = { defaultServerName: settings.serverName, router: (name) => homeservers.get(name), admin: (name) => admins.get(name), ingress: ingressStatus };
     const methods = { router: new RouterMethods(ports), admin: new AdminMethods(ports, settings.rateLimitedDefault) };
-    const authenticator = new Authenticator(settings.credentials);
     const meter: RpcMeter = { observe: (method, code, durationMs) => telemetry.rpc(method, codeName(code), durationMs) };
-    const common = { ...methods, authenticator, clock, logger, meter };
+    const common = { ...methods, authenticator: new Authenticator(settings.credentials), clock, logger, meter };
     const grpc = opened.use(await GrpcServer.start({ ...common, listen: settings.grpcListen }));
-    const probes = probesOf(telemetry, () => readinessOf(homeservers, files, ingress));
-    const http = opened.use(await HttpServer.start({ ...common, listen: settings.httpListen, probes, ingress }));
+    const ready: HttpProbes['ready'] = () => readinessOf(homeservers, files, ingress);
+    const http = opened.use(await HttpServer.start({ ...common, listen: settings.httpListen, probes: probesOf(telemetry, ready), ingress }));
     listeners.push(endpointOf(grpc.address), endpointOf(http.address));
     return new Service({ grpc, http }, opened.move(), clock);
   }
