@@ -164,6 +164,13 @@ export interface KeyRotationRequest {
   readonly sharedKeyFile: boolean;
 }
 
+/** Who rotates and why, for the audit. */
+export interface KeyRotationOrder extends KeyRotationRequest {
+  /** May be empty. */
+  readonly reason: string;
+  readonly actor: string;
+}
+
 export interface KeyRotationResult {
   readonly sealingKeyId: string;
   readonly keyCreated: boolean;
@@ -243,7 +250,7 @@ export interface AdminPort {
   /** Newest first; of one appservice unless `appserviceId` is undefined. */
   listAudit(appserviceId: string | undefined, pageSize: number, pageToken: string): Promise<Page<AuditRecord>>;
   /** Of the whole process, whatever homeserver it is asked of. */
-  rotateEncryptionKey(request: KeyRotationRequest, actor: string): Promise<KeyRotationResult>;
+  rotateEncryptionKey(order: KeyRotationOrder): Promise<KeyRotationResult>;
   /** An event that is not found is an answer. */
   explainRouting(request: ExplainRoutingRequest): Promise<RoutingExplanation>;
   /**
