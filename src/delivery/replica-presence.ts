@@ -63,6 +63,14 @@ export class ReplicaPresence implements AsyncDisposable {
     return this.#liveReplicaIds;
   }
 
+  /**
+   * Live replicas as of a moment after this call. Who was read to be a holder before the call, and is not among them, was
+   * away in between: what it held then it does not hold any more. Rejects with a StoreError.
+   */
+  async askLive(): Promise<readonly string[]> {
+    return this.#options.isExclusive ? this.#liveReplicaIds : await this.#beat();
+  }
+
   /** Others may share the work: what is stored may be changed by them. */
   get isShared(): boolean {
     return this.#liveReplicaIds.length > 1;
@@ -120,19 +128,21 @@ export class ReplicaPresence implements AsyncDisposable {
     }
   }
 
-  async #beat(): Promise<void> {
+  async #beat(): Promise<readonly string[]> {
     const { store, clock, ttlMs, marginMs } = this.#options;
     const sentMs = clock.monotonicMs();
     const live = await store.heartbeat(this.replicaId, ttlMs);
-    if (this.#stop.signal.aborted) return;
+    if (this.#stop.signal.aborted) return live;
     const isFirst = this.#validUntilMs === -Infinity;
     if (!isFirst && clock.monotonicMs() >= this.#validUntilMs) this.#lapse();
-    this.#validUntilMs = sentMs + ttlMs - marginMs;
+    // Answers may come in another order than the heartbeats were sent.
+    this.#validUntilMs = Math.max(this.#validUntilMs, sentMs + ttlMs - marginMs);
     const isBack = this.#hasLapsed && this.isPresent();
     if (isBack) this.#hasLapsed = false;
     const hasChanged = live.length !== this.#liveReplicaIds.length || live.some((id, at) => id !== this.#liveReplicaIds[at]);
     this.#liveReplicaIds = live;
     if (hasChanged || isBack) this.#tell();
+    return live;
   }
 
   #lapse(): void {

@@ -207,9 +207,7 @@ export class Roster {
       if (registration === null || this.state(appserviceId) !== undefined) continue;
       if (wantedHolder(serverName, appserviceId, liveReplicaIds) === replicaId) wanted.push(firstState(serverName, appserviceId, since, replicaId));
     }
-    for (const state of this.#states.values()) {
-      if (mayTake(state, replicaId, liveReplicaIds)) wanted.push(taken(state, replicaId));
-    }
+    for (const state of await this.#takeable()) wanted.push(taken(state, replicaId));
     for (const sender of this.#senders.values()) {
       if (wantedHolder(serverName, sender.appserviceId, liveReplicaIds) !== replicaId) this.#retire(sender);
     }
@@ -224,6 +222,19 @@ export class Roster {
     }
     if (this.#mustLoad) this.#mustTurn = true;
     return failures;
+  }
+
+  /**
+   * That a holder is gone is asked after its state was read: one that was away, came back and took its appservices anew
+   * since the last heartbeat holds them rightly.
+   */
+  async #takeable(): Promise<AppserviceState[]> {
+    const { presence } = this.#options;
+    const { replicaId, liveReplicaIds } = presence;
+    const takeable = [...this.#states.values()].filter((state) => mayTake(state, replicaId, liveReplicaIds));
+    if (takeable.every(({ leaseHolder }) => leaseHolder === null || leaseHolder === replicaId)) return takeable;
+    const liveNow = await presence.askLive();
+    return takeable.filter((state) => mayTake(state, replicaId, liveNow));
   }
 
   #hold(state: AppserviceState, lapseCount: number): void {
