@@ -1,6 +1,7 @@
 /** What went over the wire, appservice by appservice: I1 NoLoss, I2 Order, I3 Frozen, I4 NoGapSkip, I5 Fenced, I6 BoundedDuplicates, I8 Isolation, I10 Liveness. */
 import type { Breach, Evidence } from './checker.ts';
 import type { History, PushRecord, StateWrite } from './history.ts';
+import { isLifeOver } from './check-states.ts';
 import { idOf } from './log-view.ts';
 import type { LogView, Routed } from './log-view.ts';
 import { APPSERVICE_IDS } from './registrations.ts';
@@ -28,16 +29,18 @@ export function deliveryBreaches(evidence: Evidence, view: LogView): Breach[] {
 
 function caseOf(appserviceId: string, history: History, view: LogView): Case {
   const writes = history.writes.filter(({ after }) => after.appserviceId === appserviceId);
+  const pushes = history.pushes.filter((push) => push.appserviceId === appserviceId);
+  const tooLarge = new Set(pushes.flatMap(({ txnId, heard }) => (heard === '413' ? [txnId] : [])));
   const givenUp = new Set<string>();
   for (const { before, after } of writes) {
     const transaction = before?.transaction ?? null;
-    if (transaction === null || after.transaction?.txnId === transaction.txnId) continue;
-    const isDone = after.deliveredTransactions > (before?.deliveredTransactions ?? 0);
-    if (!isDone) givenUp.add(transaction.txnId);
+    if (before === undefined || transaction === null || after.transaction?.txnId === transaction.txnId) continue;
+    const isByWord = transaction.skip !== undefined || after.replayCount !== before.replayCount || after.deliveryState === 'failed';
+    if (isByWord || isLifeOver(before, after) || tooLarge.has(transaction.txnId)) givenUp.add(transaction.txnId);
   }
   const shelved = new Set<string>();
   for (const { transaction } of history.shelved) if (transaction.appserviceId === appserviceId) for (const { kind, json } of transaction.entries) if (kind === 'event' || kind === 'to_device') shelved.add(idOf(kind, json));
-  return { appserviceId, writes, givenUp, shelved, pushes: history.pushes.filter((push) => push.appserviceId === appserviceId), routed: view.routed.get(appserviceId) ?? [] };
+  return { appserviceId, writes, givenUp, shelved, pushes, routed: view.routed.get(appserviceId) ?? [] };
 }
 
 function frozen({ pushes }: Case): string[] {

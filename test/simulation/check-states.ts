@@ -55,7 +55,7 @@ function isOfDelivery(before: AppserviceState, after: AppserviceState): boolean 
 }
 
 /** A life ended or began, or what was parked is given up: what was queued is not owed any more. */
-function isLifeOver(before: AppserviceState, after: AppserviceState): boolean {
+export function isLifeOver(before: AppserviceState, after: AppserviceState): boolean {
   return after.sincePosition !== before.sincePosition || (after.deliveredTransactions === before.deliveredTransactions && after.quarantinedEntries <= before.quarantinedEntries && before.transaction?.skip === undefined && after.deliveredPosition > before.deliveredPosition && after.transaction === null && before.failedAttempts === after.failedAttempts);
 }
 

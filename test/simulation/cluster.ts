@@ -4,7 +4,6 @@
  */
 import { StoreError } from '../../src/store/errors.ts';
 import type { Chance } from './chance.ts';
-import type { History } from './history.ts';
 import type { Kernel } from './kernel.ts';
 import { Replica } from './replica.ts';
 import type { ReplicaOptions } from './replica.ts';

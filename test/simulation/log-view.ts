@@ -127,6 +127,6 @@ const EVENT_ID_AT = '{"event_id":"'.length;
 
 export function idOf(kind: 'event' | 'to_device', json: Uint8Array): string {
   const text = Buffer.from(json.buffer, json.byteOffset, json.byteLength);
-  if (kind === 'event') return text.latin1Slice(EVENT_ID_AT, text.indexOf(QUOTE, EVENT_ID_AT));
+  if (kind === 'event') return text.toString('latin1', EVENT_ID_AT, text.indexOf(QUOTE, EVENT_ID_AT));
   return (JSON.parse(text.toString()) as { content: { id: string } }).content.id;
 }
