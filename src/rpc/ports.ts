@@ -303,6 +303,8 @@ export interface IngressStatus {
   readonly unknownRoomIds: readonly string[];
   /** Why rooms cannot be looked up, in a sentence; null if they can. */
   readonly problem: string | null;
+  /** The start, or the refusal, since which no transaction was taken, so that something may wait at the homeserver; null: there is none. */
+  readonly gapSinceMs: number | null;
 }
 
 /** The Application Service API, as a homeserver calls it. */

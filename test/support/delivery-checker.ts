@@ -37,6 +37,19 @@ function violationsOf(world: DeliveryWorld, appserviceId: string, { failovers, i
   ].map(said);
 }
 
+/** The same of the pushes to one appservice alone, where `expected` is known to be what the log held for it, in its order. Nobody stepped in. */
+export function pushViolations(expected: readonly string[], pushes: readonly PushRecord[], { failovers, isDrained }: CheckOptions): string[] {
+  const received = pushes.flatMap(({ answered, text }) => (answered === 'delivered' ? eventsOf(text) : []));
+  const nobody: Interventions = { givenUp: new Set(), stopped: new Set(), allowed: new Map(), outOfTurn: new Set() };
+  return [
+    ...(isDrained ? noLoss(expected, received, []) : []),
+    ...order(expected, pushes, () => 'event', nobody.outOfTurn),
+    ...frozen(pushes),
+    ...noGapSkip(pushes, nobody.givenUp),
+    ...boundedDuplicates(pushes, failovers, nobody),
+  ];
+}
+
 interface Interventions {
   /** Txn ids that operators took out of the queue: skipped, overtaken by a replay, or stopped. */
   readonly givenUp: ReadonlySet<string>;
