@@ -40,10 +40,10 @@ function violationsOf(world: DeliveryWorld, appserviceId: string, { failovers, i
 /** The same of the pushes to one appservice alone, where `expected` is known to be what the log held for it, in its order. Nobody stepped in. */
 export function pushViolations(expected: readonly string[], pushes: readonly PushRecord[], { failovers, isDrained }: CheckOptions): string[] {
   const received = pushes.flatMap(({ answered, text }) => (answered === 'delivered' ? eventsOf(text) : []));
-  const nobody: Interventions = { givenUp: new Set(), allowed: new Map(), redelivered: new Set() };
+  const nobody: Interventions = { givenUp: new Set(), stopped: new Set(), allowed: new Map(), outOfTurn: new Set() };
   return [
     ...(isDrained ? noLoss(expected, received, []) : []),
-    ...order(expected, pushes, () => 'event', nobody.redelivered),
+    ...order(expected, pushes, () => 'event', nobody.outOfTurn),
     ...frozen(pushes),
     ...noGapSkip(pushes, nobody.givenUp),
     ...boundedDuplicates(pushes, failovers, nobody),
@@ -77,13 +77,12 @@ function interventions(world: DeliveryWorld, appserviceId: string): Intervention
     if (before.transaction?.skip !== undefined && after.transaction?.txnId !== before.transaction.txnId) givenUp.add(before.transaction.txnId);
     const { ranges = [] } = before.transaction ?? {};
     if (after.quarantinedEntries > before.quarantinedEntries) for (const { position, text } of routed) if (isWithin(ranges, position)) outOfTurn.add(text);
+    const begins = isNewLife(before, after);
+    const last = lives.at(-1);
+    if (begins && last !== undefined) last.through = Math.min(last.through, after.deliveredPosition);
     if (isStop(before, after)) {
       if (before.transaction !== null) givenUp.add(before.transaction.txnId);
-      lives.push({ after: before.deliveredPosition, through: Infinity });
-    }
-    if (isNewLife(before, after)) {
-      const last = lives.at(-1);
-      if (last !== undefined) last.through = Math.min(last.through, after.deliveredPosition);
+      lives.push({ after: begins ? after.deliveredPosition : before.deliveredPosition, through: Infinity });
     }
     if ((after.replayCount ?? 0) === (before.replayCount ?? 0)) continue;
     if (before.transaction !== null) givenUp.add(before.transaction.txnId);
@@ -100,12 +99,12 @@ function isWithin(ranges: readonly number[], position: number): boolean {
 }
 
 function isStop(before: AppserviceState, after: AppserviceState): boolean {
-  return before.deliveryState !== 'failed' && after.deliveryState === 'failed';
+  return after.deliveryState === 'failed' && (before.deliveryState !== 'failed' || before.sincePosition !== after.sincePosition);
 }
 
 /** What was stopped ends with its registration; then, or at once, the next life begins. */
 function isNewLife(before: AppserviceState, after: AppserviceState): boolean {
-  return before.deliveryState === 'failed' ? after.deliveryState !== 'failed' : before.sincePosition !== after.sincePosition;
+  return before.sincePosition !== after.sincePosition || (before.deliveryState === 'failed' && after.deliveryState !== 'failed');
 }
 
 function noLoss(expected: readonly string[], received: readonly string[], shelved: readonly string[]): string[] {
