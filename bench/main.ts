@@ -15,6 +15,7 @@ import { syncMs } from './disk.ts';
 import { Processes } from './processes.ts';
 import { detailsOf, machine, tableOf, writeJson } from './report.ts';
 import type { Skipped } from './report.ts';
+import { againstScenario } from './scenarios/against.ts';
 import { catchUpScenario } from './scenarios/catch-up.ts';
 import { idleScenario } from './scenarios/idle.ts';
 import { bulkScenario, unaryScenario } from './scenarios/ingest.ts';
@@ -72,7 +73,7 @@ async function run(options: BenchOptions, folder: string, interrupted: AbortSign
   await using resources = new AsyncDisposableStack();
   for (const kind of options.stores) {
     const store = kind === 'sqlite' ? SQLITE : await openMongodb(resources);
-    for (const scenario of SCENARIOS.filter(({ number }) => options.scenarios.includes(number))) {
+    for (const scenario of scenariosOf(options)) {
       const failure = store === null ? MONGODB_MISSING : await runScenario(scenario, store, options, folder, interrupted, rows);
       if (failure !== null) {
         skipped.push({ scenario: scenario.number, store: kind, reason: failure });
@@ -88,6 +89,10 @@ async function run(options: BenchOptions, folder: string, interrupted: AbortSign
   writeJson(options.jsonFile, options, diskSyncMs, rows, skipped);
   console.log(`\nDetails are in ${options.jsonFile}; what the figures mean is in docs/bench.md.`);
   return skipped.length === 0 ? 0 : 1;
+}
+
+function scenariosOf({ againstFolder, scenarios }: BenchOptions): readonly Scenario[] {
+  return againstFolder === null ? SCENARIOS.filter(({ number }) => scenarios.includes(number)) : [againstScenario(againstFolder)];
 }
 
 /** Adds to `rows`; why it could not be measured, or null. */

@@ -14,6 +14,8 @@ export interface RouterOptions {
   readonly folder: string;
   /** A MongoDB URI with a database name, or null for SQLite in the folder. */
   readonly mongodbUri: string | null;
+  /** Its program; that of this checkout if left out. */
+  readonly program?: string | undefined;
 }
 
 const PROGRAM = new URL('../src/main.ts', import.meta.url).pathname;
@@ -39,7 +41,7 @@ export class Router implements AsyncDisposable {
     this.admin = new RouterClient(this.grpcAddress, this.tokens.admin);
   }
 
-  static async start({ processes, folder, mongodbUri }: RouterOptions): Promise<Router> {
+  static async start({ processes, folder, mongodbUri, program = PROGRAM }: RouterOptions): Promise<Router> {
     mkdirSync(folder, { recursive: true });
     const keyFile = join(folder, 'encryption.key');
     if (!existsSync(keyFile)) writeFileSync(keyFile, `${randomBytes(32).toString('base64')}\n`, { mode: 0o600 });
@@ -53,7 +55,7 @@ export class Router implements AsyncDisposable {
       ...(mongodbUri === null ? {} : { ROUTER_STORE: mongodbUri }),
     };
     const startedMs = performance.now();
-    const running = processes.start('router', PROGRAM, ['serve'], { env, cwd: folder, nodeArguments: ['--import', PROBE] });
+    const running = processes.start('router', program, ['serve'], { env, cwd: folder, nodeArguments: ['--import', PROBE] });
     const ready = await processes.line(running, ({ msg }) => msg === 'ready');
     return new Router(running, folder, ready, performance.now() - startedMs);
   }

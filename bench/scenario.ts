@@ -16,6 +16,8 @@ export interface BenchOptions {
   readonly folder: string;
   /** Where profiles of the router go; null = none are made. */
   readonly profileFolder: string | null;
+  /** Another checkout of the router, to be measured beside this one and nothing else; null = none. */
+  readonly againstFolder: string | null;
 }
 
 export interface BenchStore {

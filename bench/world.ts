@@ -19,6 +19,8 @@ export interface WorldOptions {
   readonly busyCount?: number;
   readonly delayMs?: number;
   readonly mode?: 'count' | 'parse';
+  /** The router's program; that of this checkout if left out. */
+  readonly program?: string;
 }
 
 const DRAIN_TIMEOUT_MS = 60_000;
@@ -42,12 +44,12 @@ export class World implements AsyncDisposable {
     };
   }
 
-  static async open(bench: Bench, store: BenchStore, { appserviceCount, busyCount = appserviceCount, delayMs = 0, mode = 'count' }: WorldOptions): Promise<World> {
+  static async open(bench: Bench, store: BenchStore, { appserviceCount, busyCount = appserviceCount, delayMs = 0, mode = 'count', program }: WorldOptions): Promise<World> {
     await using opened = new AsyncDisposableStack();
     const receivers = await startReceivers(bench.processes, delayMs, mode);
     opened.use(receivers.process);
     const folder = join(bench.folder, `router-${randomBytes(4).toString('hex')}`);
-    const router = opened.use(await Router.start({ processes: bench.processes, folder, mongodbUri: store.newUri() }));
+    const router = opened.use(await Router.start({ processes: bench.processes, folder, mongodbUri: store.newUri(), program }));
     await putRegistrations(router.admin, 0, appserviceCount, (at) => receivers.url(at));
     await submitRooms(router.homeserver, busyCount);
     opened.move();

@@ -267,8 +267,10 @@ export class Homeserver implements AsyncDisposable {
     return this.ledger.submit(submissionFromFindings(findings));
   }
 
-  streamPosition(stream: string): Promise<{ streamPosition: number; logPosition: number }> {
-    return Promise.resolve({ streamPosition: this.#fold.streams.passed(stream), logPosition: this.#fold.tail });
+  /** What other replicas have answered for counts too. Rejects with a StoreError. */
+  async streamPosition(stream: string): Promise<{ streamPosition: number; logPosition: number }> {
+    await this.delivery.commands.inTime(this.ledger.look());
+    return { streamPosition: this.#fold.streams.passed(stream), logPosition: this.#fold.tail };
   }
 
   /** Up to which position of the stream each appservice has acknowledged what concerns it. Rejects with a StoreError. */

@@ -5,7 +5,7 @@ import { RefusalError } from '../appservice/refusal.ts';
 import type { Registration } from '../appservice/registration.ts';
 import type { Delivery } from '../delivery/delivery.ts';
 import type { EventFeed } from '../event-feed.ts';
-import type { AdminPort, AppserviceStatus, AuditRecord, ExplainRoutingRequest, KeyRotationRequest, KeyRotationResult, Order, Page, PutRegistrationRequest, RegistrationWarning, ReplayOrder, RoutingExplanation, ShelvedTransaction, TransactionOrder } from '../rpc/ports.ts';
+import type { AdminPort, AppserviceStatus, AuditRecord, ExplainRoutingRequest, KeyRotationOrder, KeyRotationResult, Order, Page, PutRegistrationRequest, RegistrationWarning, ReplayOrder, RoutingExplanation, ShelvedTransaction, TransactionOrder } from '../rpc/ports.ts';
 import { readRegistration, registrationFromYaml } from '../registration/registration-yaml.ts';
 import type { RegistrationRules } from '../registration/registration-rules.ts';
 import type { FieldProblem } from '../registration/yaml-fields.ts';
@@ -127,8 +127,8 @@ export class AppserviceAdmin implements AdminPort {
     return this.#options.audit.list(appserviceId, pageSize, pageToken);
   }
 
-  rotateEncryptionKey(request: KeyRotationRequest, actor: string): Promise<KeyRotationResult> {
-    return this.#audited('RotateEncryptionKey', { appserviceId: '', actor }, () => this.#options.rotation.rotate(request));
+  rotateEncryptionKey({ actor, reason, ...request }: KeyRotationOrder): Promise<KeyRotationResult> {
+    return this.#audited('RotateEncryptionKey', { appserviceId: '', actor, reason }, () => this.#options.rotation.rotate(request));
   }
 
   explainRouting(request: ExplainRoutingRequest): Promise<RoutingExplanation> {

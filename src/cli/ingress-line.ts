@@ -4,10 +4,15 @@ import { duration, timeMsFrom } from './format.ts';
 import { coloured, plainLine } from './terminal.ts';
 import type { Terminal } from './terminal.ts';
 
-export function ingressLine({ lastTransactionTime, shelvedItems, unknownRooms, unknownRoomIds, problem }: Ingress, nowMs: number, terminal: Pick<Terminal, 'hasColour'>): string {
+export function ingressLine({ lastTransactionTime, shelvedItems, unknownRooms, unknownRoomIds, problem, gapSince }: Ingress, nowMs: number, terminal: Pick<Terminal, 'hasColour'>): string {
   const lastMs = timeMsFrom(lastTransactionTime);
   const parts = [lastMs === null ? 'no transaction since the router started' : `last transaction ${duration(nowMs - lastMs)} ago`];
   if (shelvedItems > 0n) parts.push(coloured(terminal, 'yellow', `${shelvedItems} items shelved`));
   if (unknownRooms > 0n) parts.push(coloured(terminal, 'yellow', `${unknownRooms} rooms not known yet, such as ${plainLine(unknownRoomIds[0] ?? '')}`));
-  return `ingress: ${parts.join('; ')}\n${problem === undefined ? '' : `  ${coloured(terminal, 'red', plainLine(problem))}\n`}`;
+  const gapMs = timeMsFrom(gapSince);
+  const below = [
+    ...(problem === undefined ? [] : [coloured(terminal, 'red', plainLine(problem))]),
+    ...(gapMs === null ? [] : [coloured(terminal, 'yellow', `for ${duration(nowMs - gapMs)} nothing was taken: if the homeserver was restarted meanwhile, what waits there comes with its next event in any room`)]),
+  ];
+  return `ingress: ${parts.join('; ')}\n${below.map((line) => `  ${line}\n`).join('')}`;
 }

@@ -1,9 +1,11 @@
-/** The commands of operations.ts and what they take. */
+/** The commands of operations.ts and rotate-key.ts, and what they take. */
 import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
 import type { RouterContext } from './context.ts';
 import { audit, operate, quarantine, replay, stop } from './operations.ts';
 import type { ReplayStart, TransactionOperation } from './operations.ts';
+import { rotateKey } from './rotate-key.ts';
+import type { RotateKeyOptions } from './rotate-key.ts';
 import type { ExitCode } from './terminal.ts';
 
 type Called = (run: (context: RouterContext) => Promise<ExitCode>) => Promise<void>;
@@ -43,6 +45,13 @@ export function addOperationCommands(program: Command, called: Called): void {
     .requiredOption(...REASON)
     .action((id: string, { reason }: { reason: string }) => called((context) => stop(context, id, reason)));
   program
+    .command('rotate-key')
+    .description('make a new key that seals the tokens in the store, and seal all of them anew')
+    .requiredOption(...REASON)
+    .option('--replaced-key <id>', 'the key that seals so far; given again, no further key is made', keyIdFrom)
+    .option('--shared-key-file', 'all routers on this store read the same encryption key file')
+    .action((options: RotateKeyOptions) => called((context) => rotateKey(context, options)));
+  program
     .command('audit')
     .description('what operators did, the newest first')
     .argument('[id]')
@@ -55,6 +64,11 @@ function startFrom(text: string): ReplayStart {
   const timeMs = /^\d{4}-\d\d-\d\d(?:T[\d:.]+(?:Z|[+-]\d\d:\d\d))?$/.test(text) ? Date.parse(text) : Number.NaN;
   if (Number.isNaN(timeMs)) throw new InvalidArgumentError('It is a log position such as 1200, or a time with its zone such as 2026-01-31T12:00:00Z.');
   return { kind: 'time', timeMs };
+}
+
+function keyIdFrom(text: string): string {
+  if (/^[0-9a-f]{8}$/.test(text)) return text;
+  throw new InvalidArgumentError('It is the id of a key, 8 hex digits, as rotate-key prints it.');
 }
 
 function limitFrom(text: string): number {

@@ -157,7 +157,7 @@ function settingsOf(line: CommandLine, options: GlobalOptions): Extract<ConfigLo
 
 async function gather(line: CommandLine, context: CommandContext, options: GlobalOptions): Promise<Facts> {
   const loading = line.loadConfig(configArguments(options));
-  const local = await gatherLocal(loading, line.random);
+  const local = await gatherLocal(loading, line.random, line.clock);
   const mongo = loading.kind === 'ok' && loading.config.store.kind === 'mongodb' ? await line.inspectMongo(loading.config.store.uri) : null;
   const connection = findConnection({ options, environment: line.environment, loadConfig: () => loading, readFile: line.readFile });
   if (connection.kind === 'unknown') return { local, mongo, router: { kind: 'not_asked', message: connection.message } };

@@ -1,5 +1,5 @@
 /** status, pause, resume, retry: what each appservice's delivery stands at, the stuck ones first. */
-import { AppserviceAdmin } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
+import { AppserviceAdmin, IngressSchema } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
 import type { Ingress } from '../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
 import type { Appservice } from '../../gen/matrix/appservice/v1/appservice_pb.ts';
 import { Appservice_HeldBy as HeldBy, AppserviceSchema, DeliveryState } from '../../gen/matrix/appservice/v1/appservice_pb.ts';
@@ -18,17 +18,13 @@ const REFRESH_MS = 2_000;
 const HEADINGS = ['id', 'state', 'backlog', 'size', 'oldest', 'attempt', 'next in', 'delivered', 'last error'] as const;
 const SCREEN = { enter: '\u001b[?1049h\u001b[H', home: '\u001b[H', clearLine: '\u001b[K', clearBelow: '\u001b[J', leave: '\u001b[?1049l' } as const;
 
-export async function appservicesOf(context: RouterContext): Promise<Appservice[]> {
-  return [...(await readAll(context)).appservices];
-}
-
-interface Found {
+export interface Found {
   readonly appservices: readonly Appservice[];
   /** Undefined: the homeserver does not send its traffic by the ingress, or was not asked about. */
   readonly ingress: Ingress | undefined;
 }
 
-async function readAll(context: RouterContext): Promise<Found> {
+export async function readAll(context: RouterContext): Promise<Found> {
   const { router, serverName } = context;
   let ingress: Ingress | undefined;
   const appservices = await allPages(async (pageToken) => {
@@ -45,7 +41,7 @@ export async function status(context: RouterContext, appserviceId: string | unde
   if (!isLive) {
     const found = await read(context, appserviceId);
     const { appservices } = found;
-    if (json) printJson(context, appserviceId === undefined ? appservices.map(toJson) : toJson(appservices[0]));
+    if (json) printJson(context, appserviceId === undefined ? documentOf(found) : toJson(appservices[0]));
     else terminal.out(appserviceId === undefined ? overview(found, clock.nowMs(), terminal) : detail(appservices[0], clock.nowMs()));
     return EXIT.ok;
   }
@@ -54,7 +50,7 @@ export async function status(context: RouterContext, appserviceId: string | unde
   try {
     while (!signal.aborted) {
       const found = await read(context, appserviceId);
-      if (json) printJsonLine(context, found.appservices.map(toJson));
+      if (json) printJsonLine(context, documentOf(found));
       else if (isScreen) terminal.out(screen(overview(found, clock.nowMs(), terminal)));
       else terminal.out(`${isoTime(clock.nowMs())}\n${overview(found, clock.nowMs(), terminal)}\n`);
       await clock.sleep(REFRESH_MS, signal);
@@ -94,6 +90,11 @@ async function read(context: RouterContext, appserviceId: string | undefined): P
   if (appserviceId === undefined) return readAll(context);
   const { appservice } = await context.router.call(getAppservice, { serverName: context.serverName, appserviceId }, deadlineMs(context));
   return { appservices: appservice === undefined ? [] : [appservice], ingress: undefined };
+}
+
+/** All pages as one. */
+function documentOf({ appservices, ingress }: Found): unknown {
+  return { appservices: appservices.map(toJson), ...(ingress === undefined ? {} : { ingress: jsonFrom(IngressSchema, ingress) }) };
 }
 
 function toJson(appservice: Appservice | undefined): unknown {

@@ -42,6 +42,9 @@ export class ReplicaPresence implements AsyncDisposable {
   #validUntilMs: number;
   #hasLapsed = false;
   #lapseCount = 0;
+  /** Heartbeats sent, and the number of the newest that was answered. */
+  #sentCount = 0;
+  #answeredCount = 0;
   #running: Promise<unknown> = Promise.resolve();
 
   constructor(options: ReplicaPresenceOptions) {
@@ -63,14 +66,6 @@ export class ReplicaPresence implements AsyncDisposable {
     return this.#liveReplicaIds;
   }
 
-  /**
-   * Live replicas as of a moment after this call. Who was read to be a holder before the call, and is not among them, was
-   * away in between: what it held then it does not hold any more. Rejects with a StoreError.
-   */
-  async askLive(): Promise<readonly string[]> {
-    return this.#options.isExclusive ? this.#liveReplicaIds : await this.#beat();
-  }
-
   /** Others may share the work: what is stored may be changed by them. */
   get isShared(): boolean {
     return this.#liveReplicaIds.length > 1;
@@ -79,6 +74,11 @@ export class ReplicaPresence implements AsyncDisposable {
   /** Times that this process was away. What was known before the last of them must not be trusted. */
   get lapseCount(): number {
     return this.#lapseCount;
+  }
+
+  /** A heartbeat now: then the live replicas are those of a moment after this call. Rejects with a StoreError. */
+  async refresh(): Promise<void> {
+    if (!this.#options.isExclusive) await this.#beat();
   }
 
   isPresent(): boolean {
@@ -128,21 +128,22 @@ export class ReplicaPresence implements AsyncDisposable {
     }
   }
 
-  async #beat(): Promise<readonly string[]> {
+  async #beat(): Promise<void> {
     const { store, clock, ttlMs, marginMs } = this.#options;
     const sentMs = clock.monotonicMs();
+    const number = ++this.#sentCount;
     const live = await store.heartbeat(this.replicaId, ttlMs);
-    if (this.#stop.signal.aborted) return live;
+    // One that was sent later was answered before: this answer is older than what is known.
+    if (this.#stop.signal.aborted || number < this.#answeredCount) return;
+    this.#answeredCount = number;
     const isFirst = this.#validUntilMs === -Infinity;
     if (!isFirst && clock.monotonicMs() >= this.#validUntilMs) this.#lapse();
-    // Answers may come in another order than the heartbeats were sent.
-    this.#validUntilMs = Math.max(this.#validUntilMs, sentMs + ttlMs - marginMs);
+    this.#validUntilMs = sentMs + ttlMs - marginMs;
     const isBack = this.#hasLapsed && this.isPresent();
     if (isBack) this.#hasLapsed = false;
     const hasChanged = live.length !== this.#liveReplicaIds.length || live.some((id, at) => id !== this.#liveReplicaIds[at]);
     this.#liveReplicaIds = live;
     if (hasChanged || isBack) this.#tell();
-    return live;
   }
 
   #lapse(): void {

@@ -172,6 +172,9 @@ export class Roster {
     const lapseCount = presence.lapseCount;
     if (this.#mustLoad || presence.isShared) await this.#load();
     if (presence.lapseCount !== lapseCount) return this.nudge();
+    // A holder that is not among the live may have come since they were told: one that was told before the state was read is no proof.
+    if (this.#hasStrangers()) await presence.refresh();
+    if (presence.lapseCount !== lapseCount) return this.nudge();
     const failures = await this.#acquire(lapseCount);
     await this.#measure();
     for (const sender of this.#senders.values()) sender.wake();
@@ -197,6 +200,12 @@ export class Roster {
     }
   }
 
+  /** True if a lease is held by a replica that is not known to live. */
+  #hasStrangers(): boolean {
+    const { liveReplicaIds } = this.#options.presence;
+    return [...this.#states.values()].some(({ leaseHolder }) => leaseHolder !== null && !liveReplicaIds.includes(leaseHolder));
+  }
+
   /** Makes, takes and gives back leases. Returns the failures of the store; what succeeded is held. */
   async #acquire(lapseCount: number): Promise<unknown[]> {
     const { presence, writer } = this.#options;
@@ -207,7 +216,9 @@ export class Roster {
       if (registration === null || this.state(appserviceId) !== undefined) continue;
       if (wantedHolder(serverName, appserviceId, liveReplicaIds) === replicaId) wanted.push(firstState(serverName, appserviceId, since, replicaId));
     }
-    for (const state of await this.#takeable()) wanted.push(taken(state, replicaId));
+    for (const state of this.#states.values()) {
+      if (mayTake(state, replicaId, liveReplicaIds)) wanted.push(taken(state, replicaId));
+    }
     for (const sender of this.#senders.values()) {
       if (wantedHolder(serverName, sender.appserviceId, liveReplicaIds) !== replicaId) this.#retire(sender);
     }
@@ -222,19 +233,6 @@ export class Roster {
     }
     if (this.#mustLoad) this.#mustTurn = true;
     return failures;
-  }
-
-  /**
-   * That a holder is gone is asked after its state was read: one that was away, came back and took its appservices anew
-   * since the last heartbeat holds them rightly.
-   */
-  async #takeable(): Promise<AppserviceState[]> {
-    const { presence } = this.#options;
-    const { replicaId, liveReplicaIds } = presence;
-    const takeable = [...this.#states.values()].filter((state) => mayTake(state, replicaId, liveReplicaIds));
-    if (takeable.every(({ leaseHolder }) => leaseHolder === null || leaseHolder === replicaId)) return takeable;
-    const liveNow = await presence.askLive();
-    return takeable.filter((state) => mayTake(state, replicaId, liveNow));
   }
 
   #hold(state: AppserviceState, lapseCount: number): void {

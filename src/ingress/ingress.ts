@@ -86,7 +86,8 @@ export class Ingress implements IngressPort {
 
   status(): IngressStatus {
     const { unknownRoomCount, unknownRoomIds, problem } = this.#options.rooms?.status ?? NO_LOOKUPS;
-    return { lastTransactionTimeMs: this.#transactions.lastTimeMs, shelvedItemCount: this.#shelf.count, unknownRoomCount, unknownRoomIds, problem };
+    const { lastTimeMs: lastTransactionTimeMs, gapSinceMs } = this.#transactions;
+    return { lastTransactionTimeMs, gapSinceMs, shelvedItemCount: this.#shelf.count, unknownRoomCount, unknownRoomIds, problem };
   }
 
   answer(request: IngressRequest): Promise<IngressAnswer> | null {

@@ -36,9 +36,11 @@ export class Transactions {
   readonly #broken = new Set<string>();
   #underWay = 0;
   #lastTimeMs: number | null = null;
+  #gapSinceMs: number | null;
 
   constructor(options: TransactionsOptions) {
     this.#options = options;
+    this.#gapSinceMs = options.clock.nowMs();
   }
 
   /** Wall clock at which the last was taken; null before the first since the start. */
@@ -46,9 +48,27 @@ export class Transactions {
     return this.#lastTimeMs;
   }
 
+  /**
+   * Wall clock of the start, or of the first refusal since the last that was taken; null: the last was taken. A homeserver
+   * repeats what was refused, but not one that was restarted meanwhile: that one begins with its next event.
+   */
+  get gapSinceMs(): number | null {
+    return this.#gapSinceMs;
+  }
+
   /** Never rejects. */
-  async take({ captured: [txnId = ''], body }: MatchedRequest): Promise<IngressAnswer> {
-    const { limits, logger, shelf, clock } = this.#options;
+  async take(request: MatchedRequest): Promise<IngressAnswer> {
+    const { clock } = this.#options;
+    const answer = await this.#answer(request);
+    if (answer.status === 200) {
+      this.#lastTimeMs = clock.nowMs();
+      this.#gapSinceMs = null;
+    } else this.#gapSinceMs ??= clock.nowMs();
+    return answer;
+  }
+
+  async #answer({ captured: [txnId = ''], body }: MatchedRequest): Promise<IngressAnswer> {
+    const { limits, logger, shelf } = this.#options;
     if (txnId.length > TXN_ID_LENGTH_MAX) return matrixError(400, 'M_INVALID_PARAM', `A transaction id has at most ${TXN_ID_LENGTH_MAX} characters.`);
     if (this.#underWay >= TRANSACTIONS_MAX) return matrixError(429, 'M_LIMIT_EXCEEDED', 'Too many transactions are under way. Send it again in a second.');
     const shelved = shelf.of(txnId);
@@ -60,7 +80,6 @@ export class Transactions {
         const reason = reading === 'cut' ? `A transaction has at most ${limits.bodyBytesMax} bytes; the rest of this one was not read.` : 'The body is no JSON object; what could be read of it was taken.';
         await shelved.shelve({ kind: 'body', reason, json: Buffer.from(`transaction ${txnId}`) });
       }
-      this.#lastTimeMs = clock.nowMs();
       return DONE;
     } catch (cause) {
       return answerFor(cause, logger);

@@ -22,7 +22,7 @@ import type { Caller } from './authentication.ts';
 import { appserviceIdFrom, appserviceTo, domainEventTo, invalid } from './conversion.ts';
 import { explanationTo, explanationWantedFrom } from './explanation-conversion.ts';
 import { ingressTo } from './ingress-conversion.ts';
-import { OperatorMethods } from './operator-methods.ts';
+import { OperatorMethods, wordsFrom } from './operator-methods.ts';
 import { pageSize, pageToken } from './page.ts';
 import type { AdminPort, AppserviceStatus, Homeservers, PutRegistrationRequest } from './ports.ts';
 import { registrationFrom, registrationTo } from './registration-conversion.ts';
@@ -96,13 +96,14 @@ export class AdminMethods {
 
   /** The keys are the process's, so who is bound to one homeserver may not. */
   async rotateEncryptionKey(request: MessageShape<typeof RotateEncryptionKeyRequestSchema>, caller: Caller): Promise<MessageInitShape<typeof RotateEncryptionKeyResponseSchema>> {
-    const { replacedKeyId, sharedKeyFile } = request;
+    const { replacedKeyId, sharedKeyFile, reason } = request;
     if (caller.serverName !== null) {
       const message = `The credential "${caller.name}" is bound to one homeserver, and the encryption key is that of all. Use one that is bound to none.`;
       throw new RpcStatus({ code: Code.permissionDenied, reason: 'SERVER_NAME_FORBIDDEN', message });
     }
     if (replacedKeyId !== undefined && !/^[0-9a-f]{8}$/.test(replacedKeyId)) throw invalid('replaced_key_id', 'A key id is 8 hex digits, as an answer of RotateEncryptionKey has it.');
-    const { sealingKeyId, keyCreated, resealedCount, keys } = await this.#admin({}, caller).rotateEncryptionKey({ replacedKeyId, sharedKeyFile }, caller.name);
+    const order = { replacedKeyId, sharedKeyFile, reason: wordsFrom(reason), actor: caller.name };
+    const { sealingKeyId, keyCreated, resealedCount, keys } = await this.#admin({}, caller).rotateEncryptionKey(order);
     return { sealingKeyId, keyCreated, resealedCount, keys: keys.map(({ keyId, registrationCount }) => ({ keyId, registrationCount })) };
   }
 

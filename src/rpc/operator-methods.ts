@@ -96,10 +96,16 @@ function answerOf(status: AppserviceStatus): Answer {
   return { appservice: appserviceTo(status) };
 }
 
-function orderFrom({ appserviceId, reason }: OrderRequest, { name }: Caller): Order {
+/** A reason without the white space around it; may be empty. Throws an RpcStatus if it is too long. */
+export function wordsFrom(reason: string): string {
   const words = reason.trim();
-  if (words === '') throw invalid('reason', 'Say why, for the audit entries.');
   if (Buffer.byteLength(words) > REASON_BYTES_MAX) throw invalid('reason', `A reason has at most ${REASON_BYTES_MAX} bytes.`);
+  return words;
+}
+
+function orderFrom({ appserviceId, reason }: OrderRequest, { name }: Caller): Order {
+  const words = wordsFrom(reason);
+  if (words === '') throw invalid('reason', 'Say why, for the audit entries.');
   return { appserviceId: appserviceIdFrom(appserviceId), reason: words, actor: name };
 }
 

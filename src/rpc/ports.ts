@@ -164,6 +164,13 @@ export interface KeyRotationRequest {
   readonly sharedKeyFile: boolean;
 }
 
+/** Who rotates and why, for the audit. */
+export interface KeyRotationOrder extends KeyRotationRequest {
+  /** May be empty. */
+  readonly reason: string;
+  readonly actor: string;
+}
+
 export interface KeyRotationResult {
   readonly sealingKeyId: string;
   readonly keyCreated: boolean;
@@ -243,7 +250,7 @@ export interface AdminPort {
   /** Newest first; of one appservice unless `appserviceId` is undefined. */
   listAudit(appserviceId: string | undefined, pageSize: number, pageToken: string): Promise<Page<AuditRecord>>;
   /** Of the whole process, whatever homeserver it is asked of. */
-  rotateEncryptionKey(request: KeyRotationRequest, actor: string): Promise<KeyRotationResult>;
+  rotateEncryptionKey(order: KeyRotationOrder): Promise<KeyRotationResult>;
   /** An event that is not found is an answer. */
   explainRouting(request: ExplainRoutingRequest): Promise<RoutingExplanation>;
   /**
@@ -296,6 +303,8 @@ export interface IngressStatus {
   readonly unknownRoomIds: readonly string[];
   /** Why rooms cannot be looked up, in a sentence; null if they can. */
   readonly problem: string | null;
+  /** The start, or the refusal, since which no transaction was taken, so that something may wait at the homeserver; null: there is none. */
+  readonly gapSinceMs: number | null;
 }
 
 /** The Application Service API, as a homeserver calls it. */

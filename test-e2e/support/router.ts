@@ -20,6 +20,7 @@ export class Router implements AsyncDisposable {
   readonly #httpPort: number;
   readonly #grpcPort: number;
   #program: Program | null = null;
+  #commandCount = 0;
   #client: RouterClient | null = null;
 
   private constructor(folder: string, httpPort: number, grpcPort: number) {
@@ -65,11 +66,12 @@ export class Router implements AsyncDisposable {
     this.#client = new RouterClient(`127.0.0.1:${this.#grpcPort}`, admin);
   }
 
-  /** Runs `appservice-router ARGS…` beside it; what it printed. Rejects unless it ends with exit code 0. */
-  async command(args: readonly string[], logName = `command-${args[0] ?? ''}.log`): Promise<string> {
-    const program = Program.start({ name: `appservice-router ${args.join(' ')}`, command: process.execPath, args: ['--disable-warning=ExperimentalWarning', MAIN, ...args], cwd: this.#folder, env: this.environment, logFile: join(this.#folder, logName) });
+  /** Runs `appservice-router ARGS…` beside it; what it printed. Rejects unless it ends with the exit code. */
+  async command(args: readonly string[], exitCode = 0): Promise<string> {
+    const logName = `command-${this.#commandCount++}.log`;
+    const program = Program.start({ name: `appservice-router ${args.join(' ')}`, command: process.execPath, args: ['--disable-warning=ExperimentalWarning', MAIN, ...args], cwd: this.#folder, env: { ...this.environment, ...this.settings }, logFile: join(this.#folder, logName) });
     const code = await program.exited;
-    if (code !== 0) throw new Error(`${program.name} ended with ${code}: ${program.output()}`);
+    if (code !== exitCode) throw new Error(`${program.name} ended with ${code}: ${program.output()}`);
     return program.output();
   }
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CHECKS, diagnose } from '../../src/cli/doctor/doctor.ts';
-import type { AppserviceFact, Facts, HttpFact, LocalFacts, MongoFact, PathFact, RegistrationFact } from '../../src/cli/doctor/facts.ts';
+import type { AppserviceFact, CatchAllFact, Facts, HttpFact, IngressFact, IngressSetupFact, LocalFacts, MongoFact, PathFact, RegistrationFact } from '../../src/cli/doctor/facts.ts';
 import type { Registration } from '../../src/appservice/registration.ts';
 
 const path = (name: string, more: Partial<PathFact> = {}): PathFact => ({ path: name, exists: true, mode: 0o600, isWritable: true, ...more });
@@ -39,17 +39,23 @@ const SETTINGS: NonNullable<LocalFacts['settings']> = {
   freeBytes: 50e9,
   lostPaths: [],
   files: [{ path: 'irc.yaml', problems: [], registration: REGISTRATION, warnings: [] }],
+  ingress: null,
 };
+const KNOWN: CatchAllFact = { kind: 'known', serverName: 'hs.test', ping: { errcode: null, httpStatus: null } };
+const INGRESS_SETUP: IngressSetupFact = { tokenFile: path('ingress-tokens.json'), problem: null, serverName: 'hs.test', homeserverUrl: 'http://127.0.0.1:8008', catchAll: KNOWN };
+const INGRESS: IngressFact = { gapMs: null, shelvedItems: 0, unknownRooms: 0, unknownRoomId: null, problem: null };
 const LOCAL: LocalFacts = { configProblems: [], settings: SETTINGS, openFilesMax: 65_536, nodeMajor: 24 };
 
 const settings = (more: Partial<NonNullable<LocalFacts['settings']>>): Partial<Facts> => ({ local: { ...LOCAL, settings: { ...SETTINGS, ...more } } });
 const file = (more: Partial<Registration>, name = 'other.yaml'): NonNullable<LocalFacts['settings']>['files'][number] => ({ path: name, problems: [], registration: { ...REGISTRATION, ...more }, warnings: [] });
 const files = (...more: NonNullable<LocalFacts['settings']>['files']): Partial<Facts> => settings({ files: [...SETTINGS.files, ...more] });
 const warnedOf = (code: string): Partial<Facts> => files({ path: 'x.yaml', problems: [], registration: null, warnings: [{ code, message: 'Look.' }] });
-const router = (more: { registrations?: RegistrationFact[]; appservices?: AppserviceFact[]; http?: Partial<HttpFact> | null }): Partial<Facts> => ({
-  router: { kind: 'reached', registrations: more.registrations ?? [IN_FORCE], appservices: more.appservices ?? [APPSERVICE], http: more.http === null ? null : { ...HTTP, ...more.http } },
+const router = (more: { registrations?: RegistrationFact[]; appservices?: AppserviceFact[]; http?: Partial<HttpFact> | null; ingress?: IngressFact }): Partial<Facts> => ({
+  router: { kind: 'reached', registrations: more.registrations ?? [IN_FORCE], appservices: more.appservices ?? [APPSERVICE], ingress: more.ingress ?? null, http: more.http === null ? null : { ...HTTP, ...more.http } },
 });
 const appservice = (more: Partial<AppserviceFact>): Partial<Facts> => router({ appservices: [{ ...APPSERVICE, ...more }] });
+const ingressSetup = (more: Partial<IngressSetupFact>): Partial<Facts> => settings({ ingress: { ...INGRESS_SETUP, ...more } });
+const pinged = (errcode: string, httpStatus: number | null = null): Partial<Facts> => ingressSetup({ catchAll: { kind: 'known', serverName: 'hs.test', ping: { errcode, httpStatus } } });
 const mongo = (more: Partial<Extract<MongoFact, { kind: 'reached' }>>): Partial<Facts> => ({ mongo: { ...MONGO, ...more } });
 const lastError = (httpStatus: number | null, kind = 'rejected'): Partial<AppserviceFact> => ({ state: 'retrying', backlogEntries: 3, oldestAgeMs: 1_000, lastError: { kind, httpStatus, message: 'It failed.' } });
 
@@ -104,6 +110,17 @@ const FAULTS: Readonly<Record<string, readonly Partial<Facts>[]>> = {
   DELIVERY_FAILED: [appservice({ state: 'failed' })],
   PAUSED_WITH_BACKLOG: [appservice({ isPaused: true, backlogEntries: 2, oldestAgeMs: 5_000 })],
   BACKLOG_PARKED: [appservice({ isParked: true, backlogEntries: 2 })],
+  INGRESS_TOKENS_UNUSABLE: [ingressSetup({ problem: 'It is no JSON.', catchAll: null })],
+  INGRESS_TOKENS_READABLE: [ingressSetup({ tokenFile: path('t.json', { mode: 0o644 }) })],
+  HOMESERVER_URL_MISSING: [ingressSetup({ homeserverUrl: null, catchAll: null })],
+  HOMESERVER_UNREACHABLE: [ingressSetup({ catchAll: { kind: 'unreachable', message: 'The connection failed.' } }), ingressSetup({ catchAll: { kind: 'other', httpStatus: 404 } })],
+  CATCH_ALL_UNKNOWN: [ingressSetup({ catchAll: { kind: 'unknown_token' } })],
+  HOMESERVER_IS_ANOTHER: [ingressSetup({ serverName: 'localhost' })],
+  CATCH_ALL_HS_TOKEN_REFUSED: [pinged('M_BAD_STATUS', 401), pinged('M_BAD_STATUS', 403)],
+  CATCH_ALL_URL_WRONG: [pinged('M_URL_NOT_SET'), pinged('M_CONNECTION_FAILED'), pinged('M_CONNECTION_TIMEOUT'), pinged('M_BAD_STATUS', 404), pinged('M_BAD_STATUS')],
+  INGRESS_GAP: [router({ ingress: { ...INGRESS, gapMs: 3_600_000 }, http: { submissionAgeMs: null } })],
+  ROOMS_UNKNOWN: [router({ ingress: { ...INGRESS, unknownRooms: 2, unknownRoomId: '!a:hs.test' } }), router({ ingress: { ...INGRESS, unknownRooms: 1, unknownRoomId: '!a', problem: 'It is away.' } })],
+  INGRESS_ITEMS_SHELVED: [router({ ingress: { ...INGRESS, shelvedItems: 3 } })],
   QUARANTINE_NOT_EMPTY: [appservice({ quarantinedEntries: 1 })],
 };
 
@@ -123,6 +140,10 @@ test('what is no fault is not told as one', () => {
     appservice(lastError(500)),
     router({ http: { upMs: 60_000, submissionAgeMs: null } }),
     router({ registrations: [], appservices: [], http: { submissionAgeMs: null } }),
+    ingressSetup({}),
+    ingressSetup({ catchAll: { kind: 'known', serverName: 'hs.test', ping: null } }),
+    pinged('M_FORBIDDEN'),
+    router({ ingress: { ...INGRESS, gapMs: 60_000, problem: 'Another.' }, http: { submissionAgeMs: 3_600_000 } }),
     files(file({ id: 'second', as_token: 'own', url: null, namespaces: { users: [], aliases: [], rooms: [] } })),
   ];
   for (const facts of sound) assert.deepEqual(diagnose({ ...SOUND, ...facts }), []);

@@ -183,3 +183,27 @@ test('an operator gets a queue going that a poison transaction stops, and finds 
   assert.equal(audit.code, 0);
   assert.match(audit.out, /the bot is mended[^]*it kills the bot/);
 });
+
+test('M10 an operator rotates the encryption key, says why, and sees which keys still seal something', async () => {
+  await using home = await RouterHome.make();
+  const router = await home.start();
+  const options = at(home, router);
+  for (const id of ['one', 'two']) await cli(['register', '-'], { ...options, input: registrationYaml(id, null) });
+  const missing = await cli(['rotate-key'], options);
+  assert.deepEqual([missing.code, missing.out], [2, '']);
+  assert.match(missing.err, /required option .--reason/);
+  assert.equal((await cli(['rotate-key', '--reason', 'x', '--replaced-key', 'all'], options)).code, 2);
+  const rotated = await cli(['rotate-key', '--reason', 'a year is over'], options);
+  assert.deepEqual([rotated.code, rotated.err], [0, '']);
+  const [said, , headings, first, second] = rotated.out.split('\n');
+  assert.match(said ?? '', /^✔ The new key [0-9a-f]{8} seals from now on; 2 registrations were sealed anew\./);
+  assert.match(headings ?? '', /^KEY +SEALS +REGISTRATIONS$/);
+  const replaced = /^([0-9a-f]{8}) +no +0$/.exec(second ?? '')?.[1] ?? assert.fail(rotated.out);
+  assert.match(first ?? '', /^[0-9a-f]{8} +yes +2$/);
+  // The same command once more, as after a lost answer.
+  const again = await cli(['--json', 'rotate-key', '--reason', 'a year is over', '--replaced-key', replaced], options);
+  const { key_created: created, keys } = JSON.parse(again.out) as { key_created?: boolean; keys: { key_id: string }[] };
+  assert.deepEqual([again.code, created ?? false, keys.length], [0, false, 2]);
+  assert.match((await cli(['rotate-key', '--reason', 'x', '--replaced-key', replaced], options)).out, /seals everything already; no key was made/);
+  assert.match((await cli(['audit'], options)).out, /RotateEncryptionKey.*a year is over/);
+});

@@ -80,11 +80,7 @@ export class HomeserverClient {
             this.#accepted(call, items, result);
           });
         },
-        (error: unknown) => {
-          const mayRetry = error instanceof StoreError || (error instanceof RefusalError && (error.reason === 'QUEUE_FULL' || error.reason === 'DRAINING'));
-          if (!mayRetry) history.breach(`no bugs: ${router.process.name} refuses ${items[0]?.id ?? ''}: ${String(error)}`, [writer.stream]);
-          answer(() => this.#answered(call, 1_000));
-        },
+        (error: unknown) => this.#refused(router, call, error, answer),
       );
     });
   }
@@ -111,19 +107,30 @@ export class HomeserverClient {
   #resume(router: Replica, call: number, answer: (use: () => void) => void): void {
     const { writer, history } = this.#options;
     this.#told = new Set();
-    void router.homeserver.streamPosition(writer.stream).then(({ streamPosition }) => {
-      const next = writer.items.findIndex(({ position }) => position > streamPosition);
-      history.note('resume', writer.stream, String(streamPosition));
-      for (const item of writer.items) {
-        if (item.position > streamPosition) break;
-        item.ackedMs ??= history.nowMs;
-        item.ackedOrder ??= history.next();
-      }
-      answer(() => {
-        this.#next = next === -1 ? writer.items.length : next;
-        this.#answered(call, 0);
-      });
-    });
+    router.homeserver.streamPosition(writer.stream).then(
+      ({ streamPosition }) => {
+        history.note('resume', writer.stream, String(streamPosition));
+        const order = history.next();
+        for (const item of writer.items) {
+          if (item.position > streamPosition) break;
+          item.ackedMs ??= history.nowMs;
+          item.ackedOrder ??= order;
+        }
+        const next = writer.items.findIndex(({ position }) => position > streamPosition);
+        answer(() => {
+          this.#next = next === -1 ? writer.items.length : next;
+          this.#answered(call, 0);
+        });
+      },
+      (error: unknown) => this.#refused(router, call, error, answer),
+    );
+  }
+
+  #refused(router: Replica, call: number, error: unknown, answer: (use: () => void) => void): void {
+    const { history, writer } = this.#options;
+    const mayRetry = error instanceof StoreError || (error instanceof RefusalError && (error.reason === 'QUEUE_FULL' || error.reason === 'DRAINING'));
+    if (!mayRetry) history.breach(`no bugs: ${router.process.name} refuses ${writer.stream}: ${String(error)}`, [writer.stream]);
+    answer(() => this.#answered(call, 1_000));
   }
 
   #answered(call: number, delayMs: number): void {

@@ -16,7 +16,7 @@ export interface Mutant {
 export const MUTANTS: readonly Mutant[] = [
   {
     name: 'a holder is judged gone by a list of replicas that is older than its state',
-    changes: [{ file: 'src/delivery/roster.ts', find: 'const liveNow = await presence.askLive();', replace: 'const liveNow = liveReplicaIds;' }],
+    changes: [{ file: 'src/delivery/roster.ts', find: 'if (this.#hasStrangers()) await presence.refresh();', replace: '' }],
   },
   {
     name: 'a new txn id on each retry',

@@ -7,10 +7,11 @@ import { printJson } from '../context.ts';
 import { coloured, EXIT, plainLine } from '../terminal.ts';
 import type { ExitCode, Terminal } from '../terminal.ts';
 import type { Check, Facts, Finding } from './facts.ts';
+import { INGRESS_CHECKS } from './ingress-checks.ts';
 import { LOCAL_CHECKS } from './local-checks.ts';
 import { RUNNING_CHECKS } from './running-checks.ts';
 
-export const CHECKS: readonly Check[] = [...LOCAL_CHECKS, ...RUNNING_CHECKS];
+export const CHECKS: readonly Check[] = [...LOCAL_CHECKS, ...INGRESS_CHECKS, ...RUNNING_CHECKS];
 
 /** Errors first, in the order of the checks. */
 export function diagnose(facts: Facts): Finding[] {

@@ -71,9 +71,44 @@ export type RouterFact =
       readonly kind: 'reached';
       readonly registrations: readonly RegistrationFact[];
       readonly appservices: readonly AppserviceFact[];
+      /** Null: no homeserver sends its traffic by the ingress. */
+      readonly ingress: IngressFact | null;
       /** Null: its HTTP port could not be asked. */
       readonly http: HttpFact | null;
     };
+
+/** What the homeserver says to the catch-all's as_token, from this machine. */
+export type CatchAllFact =
+  | { readonly kind: 'unreachable'; readonly message: string }
+  /** Something else than the Client-Server API answers. */
+  | { readonly kind: 'other'; readonly httpStatus: number }
+  | { readonly kind: 'unknown_token' }
+  | {
+      readonly kind: 'known';
+      readonly serverName: string;
+      /** What came of having it ping the router; null: it could not be told to. */
+      readonly ping: { readonly errcode: string | null; readonly httpStatus: number | null } | null;
+    };
+
+export interface IngressSetupFact {
+  readonly tokenFile: PathFact;
+  /** Why the router cannot use the token file. */
+  readonly problem: string | null;
+  /** As it is configured here. */
+  readonly serverName: string;
+  readonly homeserverUrl: string | null;
+  /** Null: the homeserver was not asked. */
+  readonly catchAll: CatchAllFact | null;
+}
+
+/** How the traffic of an unmodified homeserver stands in the running router. */
+export interface IngressFact {
+  readonly gapMs: number | null;
+  readonly shelvedItems: number;
+  readonly unknownRooms: number;
+  readonly unknownRoomId: string | null;
+  readonly problem: string | null;
+}
 
 export interface LocalFacts {
   readonly configProblems: readonly string[];
@@ -93,6 +128,8 @@ export interface LocalFacts {
     readonly freeBytes: number | null;
     readonly lostPaths: readonly { readonly path: string; readonly message: string }[];
     readonly files: readonly RegistrationFileFact[];
+    /** Null: no ingress is configured. */
+    readonly ingress: IngressSetupFact | null;
   } | null;
   readonly openFilesMax: number | null;
   readonly nodeMajor: number;

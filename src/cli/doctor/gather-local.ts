@@ -3,7 +3,7 @@ import { constants } from 'node:fs';
 import { access, readFile, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Registration } from '../../appservice/registration.ts';
-import type { Random } from '../../clock.ts';
+import type { Clock, Random } from '../../clock.ts';
 import type { Config, ConfigLoading } from '../../config.ts';
 import { isLoopbackListen } from '../../config-schema.ts';
 import { loadCredentials } from '../../credentials.ts';
@@ -13,21 +13,23 @@ import type { DiskFile } from '../../registration/registration-disk.ts';
 import type { RegistrationRules } from '../../registration/registration-rules.ts';
 import { registrationFromYaml } from '../../registration/registration-yaml.ts';
 import type { FieldProblem } from '../../registration/yaml-fields.ts';
+import { loadIngressTokens } from '../../ingress/token-file.ts';
 import { registrationRules } from '../registration-rules.ts';
-import type { LocalFacts, PathFact, RegistrationFileFact } from './facts.ts';
+import type { IngressSetupFact, LocalFacts, PathFact, RegistrationFileFact } from './facts.ts';
+import { askCatchAll } from './gather-catch-all.ts';
 
 type Settings = NonNullable<LocalFacts['settings']>;
 
-export async function gatherLocal(loading: ConfigLoading, random: Random): Promise<LocalFacts> {
+export async function gatherLocal(loading: ConfigLoading, random: Random, clock: Clock): Promise<LocalFacts> {
   return {
     configProblems: loading.kind === 'invalid' ? loading.problems : [],
-    settings: loading.kind === 'ok' ? await settingsFrom(loading.config, random) : null,
+    settings: loading.kind === 'ok' ? await settingsFrom(loading.config, random, clock) : null,
     openFilesMax: await openFilesMax(),
     nodeMajor: Number(process.versions.node.split('.')[0]),
   };
 }
 
-async function settingsFrom(config: Config, random: Random): Promise<Settings> {
+async function settingsFrom(config: Config, random: Random, clock: Clock): Promise<Settings> {
   const isLoopback = isLoopbackListen(config.grpcListen) && isLoopbackListen(config.httpListen);
   const { storeKind, storeFile } = { storeKind: config.store.kind, storeFile: config.store.kind === 'sqlite' ? await pathFact(config.store.path) : null };
   const credentials = config.credentials === null ? null : await loadCredentials({ file: config.credentials, dataDir: config.dataDir, serverName: config.serverName, allLoopback: isLoopback, random });
@@ -47,6 +49,7 @@ async function settingsFrom(config: Config, random: Random): Promise<Settings> {
     freeBytes: await freeBytes(config.store.kind === 'sqlite' ? config.store.path : config.dataDir),
     lostPaths: config.registrations.length === 0 ? [] : lost,
     files: filesFrom(files, registrationRules(config)),
+    ingress: config.ingressTokenFile === null ? null : await ingressFact(config.ingressTokenFile, config, clock),
   };
 }
 
@@ -64,6 +67,14 @@ function filesFrom(files: readonly DiskFile[], rules: RegistrationRules): Regist
 
 function placed({ line, field, message }: FieldProblem): string {
   return `${line === undefined ? '' : `line ${line}, `}${field}: ${message}`;
+}
+
+async function ingressFact(path: string, { serverName: configured, homeserverUrl }: Config, clock: Clock): Promise<IngressSetupFact> {
+  const tokenFile = await pathFact(path);
+  const loading = await loadIngressTokens(path);
+  if (loading.kind !== 'loaded') return { tokenFile, problem: loading.message, serverName: configured, homeserverUrl, catchAll: null };
+  const { serverName, asToken } = loading.tokens;
+  return { tokenFile, problem: null, serverName: serverName ?? configured, homeserverUrl, catchAll: homeserverUrl === null ? null : await askCatchAll(homeserverUrl, asToken, clock) };
 }
 
 async function pathFact(path: string): Promise<PathFact> {

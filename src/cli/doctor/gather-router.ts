@@ -1,4 +1,5 @@
 /** Asks the running router what it knows, and has it ping its appservices. */
+import type { Ingress } from '../../../gen/matrix/appservice/v1/appservice_admin_service_pb.ts';
 import type { Appservice } from '../../../gen/matrix/appservice/v1/appservice_pb.ts';
 import { Appservice_HeldBy as HeldBy } from '../../../gen/matrix/appservice/v1/appservice_pb.ts';
 import type { Registration } from '../../../gen/matrix/appservice/v1/registration_pb.ts';
@@ -8,8 +9,8 @@ import type { RouterContext } from '../context.ts';
 import { timeMsFrom } from '../format.ts';
 import { pingOf } from '../ping.ts';
 import { registrationsOf } from '../registrations.ts';
-import { appservicesOf, stateName } from '../status.ts';
-import type { AppserviceFact, HttpFact, RegistrationFact, RouterFact } from './facts.ts';
+import { readAll, stateName } from '../status.ts';
+import type { AppserviceFact, HttpFact, IngressFact, RegistrationFact, RouterFact } from './facts.ts';
 
 /** Appservices that are pinged; those with trouble first. */
 const PINGED_MAX = 200;
@@ -20,12 +21,13 @@ const HTTP_TIMEOUT_MS = 5_000;
 export async function gatherRouter(context: RouterContext, httpAddress: string | null): Promise<RouterFact> {
   try {
     const registrations = await registrationsOf(context);
-    const appservices = await appservicesOf(context);
+    const { appservices, ingress } = await readAll(context);
+    const nowMs = context.clock.nowMs();
     const urls = new Map(registrations.map(({ id, url }) => [id, url]));
     const pinged = [...appservices].filter(({ appserviceId }) => (urls.get(appserviceId) ?? '') !== '').sort((a, b) => Number(b.backlogEntries - a.backlogEntries)).slice(0, PINGED_MAX);
     const pings = await pingAll(context, pinged);
     const http = httpAddress === null ? null : await gatherHttp(httpAddress, context.clock);
-    return { kind: 'reached', registrations: registrations.map(registrationFact), appservices: appservices.map((one) => appserviceFact(one, pings, context.clock.nowMs())), http };
+    return { kind: 'reached', registrations: registrations.map(registrationFact), appservices: appservices.map((one) => appserviceFact(one, pings, nowMs)), ingress: ingress === undefined ? null : ingressFact(ingress, nowMs), http };
   } catch (error) {
     if (error instanceof CallError) return { kind: error.failure.kind, message: error.failure.message };
     throw error;
@@ -78,6 +80,11 @@ function appserviceFact(appservice: Appservice, pings: ReadonlyMap<string, Ping>
     lastError: lastError === undefined ? null : { kind: lastError.kind, httpStatus: lastError.httpStatus ?? null, message: lastError.message },
     ping: pings.get(id) ?? null,
   };
+}
+
+function ingressFact({ gapSince, shelvedItems, unknownRooms, unknownRoomIds, problem }: Ingress, nowMs: number): IngressFact {
+  const gapMs = timeMsFrom(gapSince);
+  return { gapMs: gapMs === null ? null : nowMs - gapMs, shelvedItems: Number(shelvedItems), unknownRooms: Number(unknownRooms), unknownRoomId: unknownRoomIds[0] ?? null, problem: problem ?? null };
 }
 
 async function gatherHttp(address: string, clock: Clock): Promise<HttpFact | null> {

@@ -87,7 +87,7 @@ export function warning(subject: string, message: string, advice: string): Found
   return { severity: 'warning', subject, message, advice };
 }
 
-function readable({ path, exists, mode }: PathFact, why: string): Found[] {
+export function readable({ path, exists, mode }: PathFact, why: string): Found[] {
   if (!exists || (mode & READABLE_BY_OTHERS) === 0) return [];
   return [error(path, `Others than its owner can read this file, which ${why}.`, `Run: chmod 600 ${path}`)];
 }

@@ -34,8 +34,9 @@ export const RUNNING_CHECKS: readonly Check[] = [
   { code: 'ROUTER_NOT_ASKED', find: ({ router }) => (router.kind === 'not_asked' ? [warning('router', router.message, 'What is known of deliveries and of the appservices was left out.')] : []) },
   onRouter('ROUTER_NOT_READY', ({ http }) => (http !== null && !http.isReady ? [error('router', `The router is not ready (${http.detail}).`, 'See the log of the router, and its store.')] : [])),
   onRouter('REGISTRATION_FILE_NOT_APPLIED', ({ http }) => (http !== null && http.isReady && http.detail.includes('registration_files') ? [error('router', `The router could not apply registration files (${http.detail}).`, 'Correct them; what was in force before stays so.')] : [])),
-  onRouter('HOMESERVER_SILENT', ({ http, registrations }) => {
-    if (http === null || http.upMs === null || http.upMs < SILENT_MS || registrations.length === 0) return [];
+  onRouter('HOMESERVER_SILENT', ({ http, registrations, ingress }) => {
+    // INGRESS_GAP says it better; one that is only quiet has nothing to send.
+    if (ingress !== null || http === null || http.upMs === null || http.upMs < SILENT_MS || registrations.length === 0) return [];
     const { submissionAgeMs } = http;
     if (submissionAgeMs !== null && submissionAgeMs < SILENT_MS) return [];
     const since = submissionAgeMs === null ? `since the router started ${duration(http.upMs)} ago` : `for ${duration(submissionAgeMs)}`;
