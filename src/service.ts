@@ -195,9 +195,10 @@ export class Service implements AsyncDisposable {
       homeservers.set(serverName, homeserver);
       registrars.push(registrar);
       const rules: RegistrationRules = { serverName, rateLimitedDefault: settings.rateLimitedDefault, patternProblem, urlProblem: (url) => outboundUrlProblem(url, policy) };
-      admins.set(serverName, adminOf(homeserver, { registrar, rules, feed, rotation, store, clock, random, logger }));
+      const admin = adminOf(homeserver, { registrar, rules, feed, rotation, store, clock, random, logger });
+      admins.set(serverName, admin);
       if (serverName === settings.serverName && settings.registrationPaths.length > 0) {
-        files.push(opened.use(await watchFiles(settings.registrationPaths, registrar, rules, clock, logger)));
+        files.push(opened.use(await watchFiles(settings.registrationPaths, registrar, admin, { rules, clock, logger })));
       }
     }
     const ingress = ingressOf(settings, homeservers, opened, { client, store, telemetry, clock, logger });
@@ -308,14 +309,14 @@ function readinessOf(homeservers: ReadonlyMap<string, Homeserver>, files: readon
   };
 }
 
-function watchFiles(paths: readonly string[], registrar: Registrar, rules: RegistrationRules, clock: Clock, logger: Logger): Promise<RegistrationFiles> {
+function watchFiles(paths: readonly string[], registrar: Registrar, admin: AppserviceAdmin, { rules, clock, logger }: { readonly rules: RegistrationRules; readonly clock: Clock; readonly logger: Logger }): Promise<RegistrationFiles> {
   return RegistrationFiles.start({
     ...REGISTRATION_FILES_DEFAULTS,
     disk: registrationDisk(paths),
     target: {
       list: () => registrar.origins(),
-      put: (registration, { origin, resumeParked }) => registrar.put(registration, origin, resumeParked),
-      remove: (appserviceId, backlog) => registrar.remove(appserviceId, backlog),
+      put: (registration, { resumeParked }) => admin.putFromFile(registration, resumeParked),
+      remove: (appserviceId) => admin.removeWithoutFile(appserviceId),
     },
     read: (text) => registrationFromYaml(text, rules),
     clock,
