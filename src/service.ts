@@ -208,8 +208,7 @@ export class Service implements AsyncDisposable {
 
     const ports: Homeservers = { defaultServerName: settings.serverName, router: (name) => homeservers.get(name), admin: (name) => admins.get(name), ingress: ingressStatus };
     const methods = { router: new RouterMethods(ports), admin: new AdminMethods(ports, settings.rateLimitedDefault) };
-    const meter: RpcMeter = { observe: (method, code, durationMs) => telemetry.rpc(method, codeName(code), durationMs) };
-    const common = { ...methods, authenticator: new Authenticator(settings.credentials), clock, logger, meter };
+    const common = { ...methods, authenticator: new Authenticator(settings.credentials), clock, logger, meter: rpcMeterOf(telemetry) };
     const grpc = opened.use(await GrpcServer.start({ ...common, listen: settings.grpcListen }));
     const ready: HttpProbes['ready'] = () => readinessOf(homeservers, files, ingress);
     const http = opened.use(await HttpServer.start({ ...common, listen: settings.httpListen, probes: probesOf(telemetry, ready), ingress }));
@@ -282,6 +281,10 @@ function gaugesOf(homeserver: Homeserver, operations: Escalations, ingress: Ingr
 
 function probesOf(telemetry: Telemetry, ready: HttpProbes['ready']): HttpProbes {
   return { ready, metrics: async () => ({ contentType: telemetry.contentType, text: await telemetry.scrape() }) };
+}
+
+function rpcMeterOf(telemetry: Telemetry): RpcMeter {
+  return { observe: (method, code, durationMs) => telemetry.rpc(method, codeName(code), durationMs) };
 }
 
 /** What delivery tells goes to the metrics, and each attempt to the error rates. */
