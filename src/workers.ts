@@ -58,7 +58,7 @@ export async function superviseWorkers(options: WorkersOptions, ready: (first: W
   ready(first);
   const signal = await options.ending;
   options.logger.info({ signal }, 'draining');
-  return workers.end();
+  return await workers.end();
 }
 
 class Workers {
@@ -110,8 +110,8 @@ class Workers {
       started(isReady);
       wasReady ||= isReady !== null;
       const code = await exited;
-      if (signal.aborted) this.#exitCode = Math.max(this.#exitCode, code);
-      if (signal.aborted || !wasReady) return;
+      if (this.#stop.signal.aborted) this.#exitCode = Math.max(this.#exitCode, code);
+      if (this.#stop.signal.aborted || !wasReady) return;
       if (clock.monotonicMs() - beganMs >= STEADY_MS) pauseMs = PAUSE_FIRST_MS;
       logger.warn({ worker: number, exit_code: code, restart_ms: pauseMs }, 'a worker ended; it is started again');
       await clock.sleep(pauseMs, signal);
