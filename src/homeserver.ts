@@ -59,6 +59,8 @@ export interface HomeserverLimits {
   readonly dirtyRoomsMax: number;
   readonly upkeep: UpkeepIntervals;
   readonly retentionMs: number;
+  /** What others may not have read yet stays at least this long, whatever their clocks say. */
+  readonly unreadMs?: number;
   readonly ephemeralAgeMaxMs: number;
 }
 
@@ -173,6 +175,7 @@ export class Homeserver implements AsyncDisposable {
         ...limits.upkeep,
         dirtyRoomsMax: limits.dirtyRoomsMax,
         retentionMs: limits.retentionMs,
+        ...(limits.unreadMs === undefined ? {} : { unreadMs: limits.unreadMs }),
         trimSegmentsMax: TRIM_SEGMENTS_MAX,
         trimCallsMax: TRIM_CALLS_MAX,
       },

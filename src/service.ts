@@ -192,7 +192,7 @@ export class Service implements AsyncDisposable {
         clock,
         random,
         logger,
-        limits: { ...HOMESERVER_LIMITS, ephemeralAgeMaxMs: deliverySettings.ephemeralAgeMaxMs, retentionMs: parts.isStoreExclusive ? settings.logRetentionMs : Math.max(settings.logRetentionMs, SHARED_RETENTION_MS) },
+        limits: { ...HOMESERVER_LIMITS, ephemeralAgeMaxMs: deliverySettings.ephemeralAgeMaxMs, ...retentionOf(parts) },
         delivery: (routes, registrations) =>
           new Delivery({ serverName, store, routes, registrations, push, clock, random, logger, meter: meterOf(telemetry, operations), events: feed, presence, pacer, settings: deliverySettings }),
       });
@@ -229,6 +229,11 @@ export class Service implements AsyncDisposable {
     await Promise.race([drained, this.#clock.sleep(DRAIN_TIMEOUT_MS, late.signal)]);
     await this.#closers.disposeAsync();
   }
+}
+
+/** How long segments stay. */
+function retentionOf({ settings, isStoreExclusive }: ServiceParts): Pick<HomeserverLimits, 'retentionMs' | 'unreadMs'> {
+  return isStoreExclusive ? { retentionMs: settings.logRetentionMs } : { retentionMs: Math.max(settings.logRetentionMs, SHARED_RETENTION_MS), unreadMs: SHARED_RETENTION_MS };
 }
 
 /** Has what other processes do on the store looked at at once, while there are others. */
