@@ -88,11 +88,14 @@ export class World implements AsyncDisposable {
     return joined(parts);
   }
 
-  /** Waits until nothing more comes for a moment, and what the receivers had. */
-  async settled(): Promise<ReceiverStats> {
+  /** Waits until the receivers have had `events` more, or the time for that is over, and then nothing more comes for a moment; what they had. */
+  async settled(events = 0): Promise<ReceiverStats> {
     const parts: ReceiverStats[] = [];
-    for (let still = 0; still < STILL_LOOKS; ) {
+    const untilMs = performance.now() + DRAIN_TIMEOUT_MS;
+    let received = 0;
+    for (let still = 0; still < STILL_LOOKS || (received < events && performance.now() < untilMs); ) {
       const stats = await this.receivers.stats();
+      received += stats.events;
       still = stats.transactions === 0 ? still + 1 : 0;
       if (stats.transactions > 0) parts.push(stats);
       await pause(DRAIN_LOOK_MS, this.#bench.processes.signal);

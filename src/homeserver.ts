@@ -23,7 +23,7 @@ import { protocolOwners, refuseProtocol, thirdPartyCandidates } from './appservi
 import type { ThirdPartyKind, ThirdPartyMatches, ThirdPartyProtocols, ThirdPartyQuestion } from './appservice/third-party.ts';
 import type { Clock, Random } from './clock.ts';
 import type { Delivery } from './delivery/delivery.ts';
-import type { RegistrationInForce, RegistrationSource, RouteReader } from './delivery/ports.ts';
+import type { RegistrationSource, RouteReader } from './delivery/ports.ts';
 import { EventSearch } from './ingest/event-search.ts';
 import type { EventSearchResult } from './ingest/event-search.ts';
 import { announcementsOf, Fold } from './ingest/fold.ts';
@@ -33,6 +33,7 @@ import type { Hold } from './ingest/holds.ts';
 import { Ledger } from './ingest/ledger.ts';
 import type { IngestMeter, LedgerLimits } from './ingest/ledger.ts';
 import { RecentSegments } from './ingest/recent-segments.ts';
+import { registrationSource } from './ingest/registration-source.ts';
 import { copyOfRoom, factsOfRooms } from './ingest/room-facts.ts';
 import type { ParsedSubmission, SubmissionResult } from './ingest/submission.ts';
 import { Upkeep } from './ingest/upkeep.ts';
@@ -193,6 +194,11 @@ export class Homeserver implements AsyncDisposable {
     homeserver.#unknownUsers.look();
     homeserver.#upkeep.start();
     return homeserver;
+  }
+
+  /** Log position of the last entry folded. */
+  get tail(): number {
+    return this.#fold.tail;
   }
 
   get registrations(): Fold['registrations'] {
@@ -377,13 +383,6 @@ export class Homeserver implements AsyncDisposable {
     }
     return undefined;
   }
-}
-
-function registrationSource(fold: Fold): RegistrationSource {
-  return {
-    find: (_serverName, appserviceId): RegistrationInForce | undefined => fold.registrations.get(appserviceId),
-    list: () => [...fold.registrations.values()],
-  };
 }
 
 function segmentListener(recent: RecentSegments, delivery: Delivery, unknown: UnknownUsersPort): { segmentFolded(segment: Segment): void } {

@@ -81,8 +81,8 @@ async function rate(bench: Bench, world: World, messages: Messages, targets: rea
   const seconds = round < 0 ? WARM_UP_SECONDS : bench.options.seconds;
   const loads: Load[] = await Promise.all(targets.map((target) => leanLoad(bench.processes, { target, messages, shape: SHAPE, seconds, parts: {} })));
   const sum = (of: (load: Load) => number): number => loads.reduce((total, load) => total + of(load), 0) * EVENTS_PER_MESSAGE;
-  const { events } = await world.settled();
   const least = sum(({ answered }) => answered);
+  const { events } = await world.settled(least);
   if (events < least || events > least + sum(({ failed }) => failed)) throw new Error(`of ${least} events that were acknowledged the appservices received ${events}`);
   return Math.round(sum(({ perSecond }) => perSecond));
 }
