@@ -18,6 +18,7 @@ import { failedPing } from './appservice/ping.ts';
 import { provisioners, unknownUsers } from './appservice/provisioning.ts';
 import type { Provision, ProvisionSubject, UserAnswer } from './appservice/provisioning.ts';
 import { RefusalError } from './appservice/refusal.ts';
+import { senderUserId } from './appservice/registration.ts';
 import type { Registration } from './appservice/registration.ts';
 import { protocolOwners, refuseProtocol, thirdPartyCandidates } from './appservice/third-party.ts';
 import type { ThirdPartyKind, ThirdPartyMatches, ThirdPartyProtocols, ThirdPartyQuestion } from './appservice/third-party.ts';
@@ -253,6 +254,11 @@ export class Homeserver implements AsyncDisposable {
 
   get hasAliasNamespaces(): boolean {
     return this.#fold.index.hasNamespaces('aliases');
+  }
+
+  get senderUserIds(): readonly string[] {
+    const all = [...this.#fold.registrations.values()];
+    return all.flatMap(({ registration }) => (registration === null || registration.url === null || registration.url === '' ? [] : [senderUserId(registration, this.serverName)]));
   }
 
   /** See {@link factsOfRooms}. */
