@@ -14,8 +14,8 @@ export const USAGE = `npm run bench [-- --scenario 1,3 --store sqlite,mongodb --
   --json      where the results go beside the table; .cache/bench.json if left out
   --folder    where the stores keep their files, for the measure of another disk; .cache if left out
   --profile   makes CPU profiles of the router in scenarios 1, 2 and 4, in rounds of their own
-  --against   another checkout of the router, with its dependencies: only the traffic of scenarios 1 and 2, both routers in
-              turn; --rounds may go to 99, an odd number of short ones tells most`;
+  --against   another checkout of the router, with its dependencies: the traffic of scenarios 1 and 2 alone, both routers
+              in turn; --rounds may go to 99, an odd number of short ones tells most`;
 
 const SCENARIOS = [1, 2, 3, 4, 5, 6];
 const SECONDS_MAX = 60;

@@ -16,6 +16,8 @@ const commands = {
   test: (args) => [sourceFile('test', 'support', 'run-tests.ts'), ...args],
   'test:e2e': (args) => ['--disable-warning=ExperimentalWarning', sourceFile('test-e2e', 'support', 'run-tests.ts'), ...args],
   bench: (args) => ['--disable-warning=ExperimentalWarning', ...(args[0] === 'vs-synapse' ? [sourceFile('bench', 'vs-synapse', 'main.ts'), ...args.slice(1)] : [sourceFile('bench', 'bench.ts'), ...args])],
+  sim: (args) => ['--disable-warning=ExperimentalWarning', sourceFile('test', 'simulation', 'main.ts'), ...args],
+  crash: (args) => ['--disable-warning=ExperimentalWarning', sourceFile('test', 'crash', 'main.ts'), ...args],
   lint: (args) => [packageFile('eslint', 'bin', 'eslint.js'), ...(args.length === 0 ? ['.'] : args)],
   types: (args) => [packageFile('typescript', 'bin', 'tsc'), '-p', root, ...args],
   generate: (args) => [packageFile('@bufbuild', 'buf', 'bin', 'buf'), 'generate', ...args],

@@ -37,6 +37,7 @@ import { RecentSegments } from './ingest/recent-segments.ts';
 import { copyOfRoom, factsOfRooms } from './ingest/room-facts.ts';
 import type { ParsedSubmission, SubmissionResult } from './ingest/submission.ts';
 import { Upkeep } from './ingest/upkeep.ts';
+import type { UpkeepOptions } from './ingest/upkeep.ts';
 import type { PieceOutcome, RoomFacts, RoomFinding, TransactionPiece } from './ingress/ports.ts';
 import type { Logger } from './logger.ts';
 import type { DeliveredPosition, PingRequest, Submission } from './rpc/ports.ts';
@@ -46,11 +47,18 @@ import { StoreError } from './store/errors.ts';
 import type { RedeliveredKey, Segment } from './store/segment.ts';
 import type { Store } from './store/port.ts';
 
+/** How often the log is looked after; see ingest/upkeep.ts. */
+export type UpkeepIntervals = Pick<UpkeepOptions, 'intervalMs' | 'checkpointIntervalMs' | 'trimIntervalMs'>;
+
+/** A position that passed unwanted items only is durable within a second (contract section 7). */
+export const UPKEEP_DEFAULTS: UpkeepIntervals = { intervalMs: 900, checkpointIntervalMs: 5_000, trimIntervalMs: 5_000 };
+
 export interface HomeserverLimits {
   readonly ledger: LedgerLimits;
   readonly recentBytesMax: number;
   readonly roomsMax: number;
   readonly dirtyRoomsMax: number;
+  readonly upkeep: UpkeepIntervals;
   readonly retentionMs: number;
   readonly ephemeralAgeMaxMs: number;
 }
@@ -107,10 +115,6 @@ export interface HomeserverOptions {
 }
 
 const LAST_CHECKPOINT_TIMEOUT_MS = 1_500;
-/** A position that passed unwanted items only is durable within a second (contract section 7). */
-const UPKEEP_INTERVAL_MS = 900;
-const CHECKPOINT_INTERVAL_MS = 5_000;
-const TRIM_INTERVAL_MS = 5_000;
 const TRIM_SEGMENTS_MAX = 500;
 const TRIM_CALLS_MAX = 50;
 
@@ -167,10 +171,8 @@ export class Homeserver implements AsyncDisposable {
         cutPositions: () => delivery.cutPositions(),
         expired: (all) => delivery.expired(all),
         ephemeralAgeMaxMs: limits.ephemeralAgeMaxMs,
-        intervalMs: UPKEEP_INTERVAL_MS,
-        checkpointIntervalMs: CHECKPOINT_INTERVAL_MS,
+        ...limits.upkeep,
         dirtyRoomsMax: limits.dirtyRoomsMax,
-        trimIntervalMs: TRIM_INTERVAL_MS,
         retentionMs: limits.retentionMs,
         trimSegmentsMax: TRIM_SEGMENTS_MAX,
         trimCallsMax: TRIM_CALLS_MAX,
@@ -271,8 +273,10 @@ export class Homeserver implements AsyncDisposable {
     return this.ledger.submit(submissionFromFindings(findings));
   }
 
-  streamPosition(stream: string): Promise<{ streamPosition: number; logPosition: number }> {
-    return Promise.resolve({ streamPosition: this.#fold.streams.passed(stream), logPosition: this.#fold.tail });
+  /** What other replicas have answered for counts too. Rejects with a StoreError. */
+  async streamPosition(stream: string): Promise<{ streamPosition: number; logPosition: number }> {
+    await this.delivery.commands.inTime(this.ledger.look());
+    return { streamPosition: this.#fold.streams.passed(stream), logPosition: this.#fold.tail };
   }
 
   /** Up to which position of the stream each appservice has acknowledged what concerns it. Rejects with a StoreError. */

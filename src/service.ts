@@ -24,7 +24,7 @@ import { HttpPush } from './delivery/push.ts';
 import { PRESENCE_DEFAULTS, ReplicaPresence } from './delivery/replica-presence.ts';
 import { Escalations } from './escalations.ts';
 import { EventFeed } from './event-feed.ts';
-import { Homeserver } from './homeserver.ts';
+import { Homeserver, UPKEEP_DEFAULTS } from './homeserver.ts';
 import type { HomeserverLimits } from './homeserver.ts';
 import { Ingress } from './ingress/ingress.ts';
 import { RoomLookups } from './ingress/room-lookups.ts';
@@ -127,6 +127,7 @@ const HOMESERVER_LIMITS: Omit<HomeserverLimits, 'retentionMs' | 'ephemeralAgeMax
   recentBytesMax: 64 * 1024 * 1024,
   roomsMax: 100_000,
   dirtyRoomsMax: 20_000,
+  upkeep: UPKEEP_DEFAULTS,
 };
 
 export class Service implements AsyncDisposable {

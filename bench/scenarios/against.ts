@@ -17,6 +17,8 @@ const APPSERVICES = 100;
 const WARM_UP_PAIRS = 2;
 
 interface Traffic {
+  /** The scenario that has this traffic. */
+  readonly scenario: number;
   readonly name: string;
   readonly shape: LoadShape;
   readonly eventsPerMessage: number;
@@ -24,9 +26,9 @@ interface Traffic {
 }
 
 const TRAFFIC: readonly Traffic[] = [
-  { name: 'unary, 1 event', shape: UNARY, eventsPerMessage: 1, messageCount: 6_000 },
-  { name: 'unary, 100 events', shape: { ...UNARY, inFlight: 16 }, eventsPerMessage: 100, messageCount: 120 },
-  { name: 'stream, 10 events', shape: { mode: 'stream', connections: 8, inFlight: 8, window: 8, ratePerSecond: 0 }, eventsPerMessage: 10, messageCount: 1_200 },
+  { scenario: 1, name: 'unary, 1 event', shape: UNARY, eventsPerMessage: 1, messageCount: 6_000 },
+  { scenario: 2, name: 'unary, 100 events', shape: { ...UNARY, inFlight: 16 }, eventsPerMessage: 100, messageCount: 120 },
+  { scenario: 2, name: 'stream, 10 events', shape: { mode: 'stream', connections: 8, inFlight: 8, window: 8, ratePerSecond: 0 }, eventsPerMessage: 10, messageCount: 1_200 },
 ];
 
 interface Measured {
@@ -50,7 +52,7 @@ async function compare(bench: Bench, store: BenchStore, program: string): Promis
   await using here = await World.open(bench, store, { appserviceCount: APPSERVICES });
   await using there = await World.open(bench, store, { appserviceCount: APPSERVICES, program });
   const rows: Row[] = [];
-  for (const traffic of TRAFFIC) {
+  for (const traffic of TRAFFIC.filter(({ scenario }) => bench.options.scenarios.includes(scenario))) {
     const { name, eventsPerMessage, messageCount } = traffic;
     const messages = writeMessages(join(bench.folder, `messages-${eventsPerMessage}`), messageCount, eventsPerMessage, APPSERVICES);
     const pairs: Pair[] = [];

@@ -20,7 +20,7 @@ import type { AppserviceStatus } from './status.ts';
 import { heldBy, isKnown } from './status.ts';
 import type { StoreRetryOptions } from './store-retry.ts';
 import type { StateChange } from './transitions.ts';
-import { firstState, hurried, pausedAs } from './transitions.ts';
+import { firstState, hurried, pausedAs, reconciled } from './transitions.ts';
 
 export interface CommandsOptions {
   readonly serverName: string;
@@ -108,9 +108,9 @@ export class Commands {
   async replay(appserviceId: string, start: ReplayStart): Promise<number> {
     const { serverName, log } = this.#options;
     const stored = await this.state(appserviceId);
-    const { deliveredPosition } = stored;
-    const oldest = stored.sincePosition + 1;
-    this.#judge(appserviceId, stored, unlessOver);
+    const { deliveredPosition, sincePosition } = this.#inThisLife(appserviceId, stored);
+    const oldest = sincePosition + 1;
+    this.#judge(appserviceId, this.#inThisLife(appserviceId, stored), unlessOver);
     const from = start.kind === 'position' ? start.position : await this.inTime(positionAtTime(log, serverName, start.timeMs, oldest, deliveredPosition));
     if (from > deliveredPosition) {
       throw this.#forbidden(appserviceId, `Everything at or above log position ${deliveredPosition + 1} is still to be delivered. Name an earlier position or time.`);
@@ -159,8 +159,9 @@ export class Commands {
   /** Throws a RefusalError if the appservice was stopped or its queue is parked. */
   async refuseIfOver(appserviceId: string): Promise<AppserviceState> {
     const stored = await this.state(appserviceId);
-    this.#judge(appserviceId, stored, unlessOver);
-    return stored;
+    const state = this.#inThisLife(appserviceId, stored);
+    this.#judge(appserviceId, state, unlessOver);
+    return state;
   }
 
   async inTime<Result>(work: Promise<Result>): Promise<Result> {
@@ -181,9 +182,11 @@ export class Commands {
   async #command(appserviceId: string, change: StateChange, forbids: Forbids): Promise<AppserviceState> {
     const { roster, serverName, writer } = this.#options;
     const inForce = this.inForce(appserviceId);
+    // A command right after a registration is about the life that began with it, which the stored state may not know yet.
     const judged: StateChange = (stored) => {
-      this.#judge(appserviceId, stored, forbids);
-      return change(stored);
+      const state = this.#inThisLife(appserviceId, stored);
+      this.#judge(appserviceId, state, forbids);
+      return change(state) ?? (state === stored ? null : state);
     };
     const sender = roster.sender(appserviceId);
     if (sender !== undefined) {
@@ -203,6 +206,10 @@ export class Commands {
     const changed = await this.inTime(cell.changeOnce(change));
     roster.nudge();
     return changed ?? cell.state;
+  }
+
+  #inThisLife(appserviceId: string, stored: AppserviceState): AppserviceState {
+    return reconciled(this.inForce(appserviceId))(stored) ?? stored;
   }
 
   #judge(appserviceId: string, stored: AppserviceState, forbids: Forbids): void {

@@ -23,7 +23,8 @@ export function wantedHolder(serverName: string, appserviceId: string, liveRepli
 /**
  * Whether this replica is to become the holder, in a new epoch, of an appservice that no sender here has. It is if the
  * holder is gone and the appservice is its own; and if it is the holder already, which then knows nothing of it: what a
- * sender before may still have under way is fenced by the new epoch.
+ * sender before may still have under way is fenced by the new epoch. `liveReplicaIds` must have been told after `state`
+ * was read: otherwise a holder that came in between looks as if it were gone, and delivers at the same time.
  */
 export function mayTake(state: AppserviceState, replicaId: string, liveReplicaIds: readonly string[]): boolean {
   const { leaseHolder } = state;

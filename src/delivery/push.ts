@@ -14,7 +14,7 @@ import type { HttpClient, OutboundResult } from '../query/http-client.ts';
 import type { Push, PushEnd, PushOutcome, PushRequest } from './ports.ts';
 
 export interface HttpPushOptions {
-  readonly client: HttpClient;
+  readonly client: Pick<HttpClient, 'request'>;
   readonly clock: Clock;
   /** For an appservice whose registration names no `push_timeout_ms`. */
   readonly pushTimeoutMs: number;

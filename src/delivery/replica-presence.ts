@@ -42,6 +42,9 @@ export class ReplicaPresence implements AsyncDisposable {
   #validUntilMs: number;
   #hasLapsed = false;
   #lapseCount = 0;
+  /** Heartbeats sent, and the number of the newest that was answered. */
+  #sentCount = 0;
+  #answeredCount = 0;
   #running: Promise<unknown> = Promise.resolve();
 
   constructor(options: ReplicaPresenceOptions) {
@@ -71,6 +74,11 @@ export class ReplicaPresence implements AsyncDisposable {
   /** Times that this process was away. What was known before the last of them must not be trusted. */
   get lapseCount(): number {
     return this.#lapseCount;
+  }
+
+  /** A heartbeat now: then the live replicas are those of a moment after this call. Rejects with a StoreError. */
+  async refresh(): Promise<void> {
+    if (!this.#options.isExclusive) await this.#beat();
   }
 
   isPresent(): boolean {
@@ -123,8 +131,11 @@ export class ReplicaPresence implements AsyncDisposable {
   async #beat(): Promise<void> {
     const { store, clock, ttlMs, marginMs } = this.#options;
     const sentMs = clock.monotonicMs();
+    const number = ++this.#sentCount;
     const live = await store.heartbeat(this.replicaId, ttlMs);
-    if (this.#stop.signal.aborted) return;
+    // One that was sent later was answered before: this answer is older than what is known.
+    if (this.#stop.signal.aborted || number < this.#answeredCount) return;
+    this.#answeredCount = number;
     const isFirst = this.#validUntilMs === -Infinity;
     if (!isFirst && clock.monotonicMs() >= this.#validUntilMs) this.#lapse();
     this.#validUntilMs = sentMs + ttlMs - marginMs;

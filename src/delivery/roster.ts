@@ -172,6 +172,9 @@ export class Roster {
     const lapseCount = presence.lapseCount;
     if (this.#mustLoad || presence.isShared) await this.#load();
     if (presence.lapseCount !== lapseCount) return this.nudge();
+    // A holder that is not among the live may have come since they were told: one that was told before the state was read is no proof.
+    if (this.#hasStrangers()) await presence.refresh();
+    if (presence.lapseCount !== lapseCount) return this.nudge();
     const failures = await this.#acquire(lapseCount);
     await this.#measure();
     for (const sender of this.#senders.values()) sender.wake();
@@ -195,6 +198,12 @@ export class Roster {
       this.#giveUpLost(appserviceId);
       this.#states.set(appserviceId, state);
     }
+  }
+
+  /** True if a lease is held by a replica that is not known to live. */
+  #hasStrangers(): boolean {
+    const { liveReplicaIds } = this.#options.presence;
+    return [...this.#states.values()].some(({ leaseHolder }) => leaseHolder !== null && !liveReplicaIds.includes(leaseHolder));
   }
 
   /** Makes, takes and gives back leases. Returns the failures of the store; what succeeded is held. */

@@ -215,7 +215,7 @@ export class Sender {
     if (!cell.isCertain) return { kind: 'reload' };
     const { state } = cell;
     const inForce = this.#inForce();
-    this.#queue.followReplays();
+    this.#queue.followOperators();
     if (inForce !== undefined && reconciled(inForce)(state) !== null) return { kind: 'reconcile', inForce };
     const { transaction } = state;
     if (transaction?.skip !== undefined) return { kind: 'shelve', transaction, skip: transaction.skip };

@@ -44,8 +44,9 @@ export class TransactionQueue {
   readonly #ahead: ReadAhead;
   /** A body and the choice it was made of. */
   #prepared: Prepared | null = null;
-  /** Replays that the backlog and what is in memory know of. */
+  /** Replays that the backlog and what is in memory know of, and the life. */
   #replayCount: number;
+  #sincePosition: number;
 
   constructor(options: TransactionQueueOptions) {
     const { context, cell } = options;
@@ -53,6 +54,7 @@ export class TransactionQueue {
     this.#context = context;
     this.#appserviceId = cell.state.appserviceId;
     this.#replayCount = cell.state.replayCount ?? 0;
+    this.#sincePosition = cell.state.sincePosition;
     this.#ahead = new ReadAhead(context.serverName, this.#appserviceId, context.routes, context.limits);
   }
 
@@ -154,11 +156,12 @@ export class TransactionQueue {
     return entryCount === 1 && this.#state.quarantinedEntries >= QUARANTINED_ENTRIES_MAX;
   }
 
-  /** Begins anew what is in memory if an operator has moved the delivered position back. */
-  followReplays(): void {
-    const { replayCount = 0 } = this.#state;
-    if (replayCount === this.#replayCount) return;
+  /** Begins anew what is in memory if an operator has moved the delivered position, back or to the beginning of a life. */
+  followOperators(): void {
+    const { replayCount = 0, sincePosition } = this.#state;
+    if (replayCount === this.#replayCount && sincePosition === this.#sincePosition) return;
     this.#replayCount = replayCount;
+    this.#sincePosition = sincePosition;
     this.drop();
     this.backlog.forget();
     this.#context.measureSoon();

@@ -76,7 +76,6 @@ export interface LedgerOptions {
 /** An overdue append is noticed after the time-out and at most this part of it. */
 const WATCHES_PER_TIMEOUT = 4;
 
-
 type Appended = 'appended' | 'lost';
 
 export class Ledger implements AsyncDisposable {
@@ -157,6 +156,11 @@ export class Ledger implements AsyncDisposable {
     return this.#queue.offerPause(use);
   }
 
+  /** Folds what other writers have appended by now; true if there was anything. */
+  look(): Promise<boolean> {
+    return this.#queue.offerLook();
+  }
+
   /** Folds what other writers appended, and makes the positions durable that have run ahead of the log. */
   flush(): Promise<void> {
     return this.#queue.offerFlush();
@@ -203,6 +207,7 @@ export class Ledger implements AsyncDisposable {
         work.settle();
       } else if (work.kind === 'change') work.settle(await this.#appendChange(work.plan));
       else if (work.kind === 'redelivery') await this.#appendRedelivery(work);
+      else if (work.kind === 'look') work.settle(await this.#readOn());
       else work.settle(await this.#appendPositions());
     } catch (error) {
       work.refuse(error);

@@ -60,13 +60,17 @@ interface FlushItem extends Waiting<void> {
   readonly kind: 'flush';
 }
 
+interface LookItem extends Waiting<boolean> {
+  readonly kind: 'look';
+}
+
 interface PauseItem {
   readonly kind: 'pause';
   use(): void;
   refuse(error: unknown): void;
 }
 
-type Item = SubmissionItem | ReleaseItem | ChangeItem | RedeliveryItem | FlushItem | PauseItem;
+type Item = SubmissionItem | ReleaseItem | ChangeItem | RedeliveryItem | FlushItem | LookItem | PauseItem;
 
 export type Work =
   | { readonly kind: 'submissions'; readonly items: readonly SubmissionItem[]; refuse(error: unknown): void }
@@ -74,6 +78,7 @@ export type Work =
   | ChangeItem
   | RedeliveryItem
   | FlushItem
+  | LookItem
   | PauseItem;
 
 export class IngestQueue {
@@ -84,6 +89,8 @@ export class IngestQueue {
   #bytes = 0;
   #closed = false;
   #wake: (() => void) | null = null;
+  /** Asked for and not taken; shared. */
+  #lookToCome: Promise<boolean> | null = null;
 
   constructor(limits: GroupLimits, clock: Clock) {
     this.#limits = limits;
@@ -136,6 +143,10 @@ export class IngestQueue {
     return new Promise((settle, refuse) => this.#put({ kind: 'flush', settle, refuse }));
   }
 
+  offerLook(): Promise<boolean> {
+    return (this.#lookToCome ??= new Promise((settle, refuse) => this.#put({ kind: 'look', settle, refuse })));
+  }
+
   offerPause<Result>(use: () => Result): Promise<Result> {
     return new Promise((settle, refuse) => this.#put({ kind: 'pause', use: () => settle(use()), refuse }));
   }
@@ -154,6 +165,7 @@ export class IngestQueue {
     this.#items = [];
     this.#head = 0;
     this.#bytes = 0;
+    this.#lookToCome = null;
     for (const item of items) item.refuse(error);
   }
 
@@ -208,6 +220,7 @@ export class IngestQueue {
   #shift<Kind extends Item>(item: Kind): Kind {
     this.#head++;
     if (item.kind === 'submission') this.#bytes -= item.submission.bytes;
+    if (item.kind === 'look') this.#lookToCome = null;
     if (this.#head === this.#items.length || this.#head >= 1024) {
       this.#items.splice(0, this.#head);
       this.#head = 0;
@@ -217,6 +230,7 @@ export class IngestQueue {
 
   #put(item: Item): void {
     if (this.#closed) {
+      this.#lookToCome = null;
       item.refuse(new RefusalError('DRAINING', 'The router is shutting down. Send the request again in a second.', { retryDelayMs: 1000 }));
       return;
     }

@@ -5,7 +5,8 @@
  *           read from the store           │ kept here, oldest forgotten first
  *
  * For each appservice it is known through which position its routes may lie outside (`outsideThrough`): a read that
- * starts at or above it is served from memory alone, whole and in order.
+ * starts at or above it is served from memory alone, whole and in order, unless it goes on beyond the newest segment
+ * here: a transaction that another replica cut may lie there.
  */
 import type { RouteReader } from '../delivery/ports.ts';
 import type { RoutedEntry, RouteLimits, SegmentLog } from '../store/port.ts';
@@ -39,7 +40,9 @@ export class RecentSegments implements RouteReader {
   #head = 0;
   #bytes = 0;
   /** Nothing at or below this was ever kept here. */
-  #startedAfter: number;
+  readonly #startedAfter: number;
+  /** Log position of the last entry kept here. */
+  #addedThrough: number;
   readonly #byAppservice = new Map<string, KeptRoutes>();
   readonly #outsideThrough = new Map<string, number>();
 
@@ -47,6 +50,7 @@ export class RecentSegments implements RouteReader {
     this.#serverName = serverName;
     this.#store = store;
     this.#startedAfter = startedAfter;
+    this.#addedThrough = startedAfter;
     this.#bytesMax = bytesMax;
   }
 
@@ -64,6 +68,7 @@ export class RecentSegments implements RouteReader {
     let bytes = SEGMENT_OVERHEAD_BYTES + segment.entries.length * ENTRY_OVERHEAD_BYTES;
     for (const entry of segment.entries) bytes += entry.json.byteLength;
     this.#kept.push({ segment, bytes });
+    this.#addedThrough = lastPosition(segment);
     this.#bytes += bytes;
     for (const route of segment.routes) {
       let kept = this.#byAppservice.get(route.appserviceId);
@@ -75,7 +80,7 @@ export class RecentSegments implements RouteReader {
 
   async readRoute(serverName: string, appserviceId: string, after: number, through: number, limits: RouteLimits): Promise<RoutedEntry[]> {
     if (serverName !== this.#serverName) throw new Error('a route is read through another homeserver');
-    if (after < (this.#outsideThrough.get(appserviceId) ?? this.#startedAfter)) {
+    if (through > this.#addedThrough || after < (this.#outsideThrough.get(appserviceId) ?? this.#startedAfter)) {
       return this.#store.readRoute(serverName, appserviceId, after, through, limits);
     }
     const kept = this.#byAppservice.get(appserviceId);

@@ -28,7 +28,7 @@ import type { HttpClient, OutboundTarget } from './http-client.ts';
 import { pathSegment } from './path-segment.ts';
 
 export interface ProvisioningOptions {
-  readonly client: HttpClient;
+  readonly client: Pick<HttpClient, 'request'>;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;

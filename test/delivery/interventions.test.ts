@@ -297,3 +297,47 @@ test('I5 every command works on a replica that does not deliver to the appservic
   await world.advance(5_000);
   assert.equal(world.received('a').length, 8);
 });
+
+for (const command of ['pause', 'stop'] as const) {
+  test(`M1 R76 a ${command} right after an id was registered anew holds for the new life, though no sender has noticed yet that it began`, async () => {
+    const world = new DeliveryWorld();
+    world.put('a');
+    const options = { exclusive: false };
+    const processes = [await world.start(options), await world.start(options)];
+    await world.advance(5_000);
+    const holder = processes.find(({ presence }) => presence.replicaId === world.state('a').leaseHolder);
+    const other = processes.find((process) => process !== holder);
+    assert.ok(holder && other);
+    world.answer = () => DOWN;
+    world.routeMany(['a'], 3);
+    await world.advance(1_000);
+    const thaw = world.freeze(holder);
+    world.remove('a', 'discard');
+    world.put('a');
+    world.answer = () => OK;
+    const { commands } = other.delivery;
+    await world.end(command === 'pause' ? commands.setPaused('a', true) : commands.stop('a'));
+    thaw();
+    const texts = world.routeMany(['a'], 2);
+    await world.advance(30_000);
+    const { deliveryState, paused, sincePosition } = world.state('a');
+    assert.deepEqual([deliveryState, paused, sincePosition], command === 'pause' ? ['idle', true, world.registrations.get('a')?.since] : ['failed', false, world.registrations.get('a')?.since]);
+    assert.deepEqual(world.received('a'), []);
+    if (command === 'stop') return;
+    assert.equal((await world.end(holder.delivery.status('a'))).backlogEntries, 2, 'what waited in the life before is not counted');
+    await world.end(other.delivery.setPaused('a', false));
+    await world.advance(30_000);
+    assert.deepEqual(world.received('a'), texts);
+  });
+}
+
+test('R76 a replay right after an id was registered anew does not reach into the life before', async () => {
+  const { world, process } = await worldOf();
+  world.routeMany(['a'], 3);
+  await world.quiet();
+  process.connection.frozenUntil = new Promise(() => undefined);
+  world.remove('a', 'discard');
+  world.put('a');
+  process.connection.frozenUntil = null;
+  await assert.rejects(world.end(process.delivery.commands.replay('a', { kind: 'position', position: 3 })), refusedAs('POSITION_NOT_RETAINED'));
+});

@@ -17,6 +17,10 @@ interface History {
   readonly seed: number;
   readonly exclusive: boolean;
   readonly steps: number;
+  /** Operators skip, stop, replay and redeliver as well. */
+  readonly hasOperators?: boolean;
+  /** Breaks the router, for a control. */
+  readonly sabotage?: (world: DeliveryWorld) => void;
 }
 
 /** What an appservice refuses as too large, it always refuses: some events alone, some only together. */
@@ -26,8 +30,9 @@ function isRefused(events: readonly string[]): boolean {
 }
 
 /** Returns what the checker finds. */
-async function live({ seed, exclusive, steps }: History): Promise<{ found: string[]; world: DeliveryWorld }> {
+async function live({ seed, exclusive, steps, hasOperators = false, sabotage }: History): Promise<{ found: string[]; world: DeliveryWorld; interventions: string[] }> {
   const world = new DeliveryWorld();
+  sabotage?.(world);
   const random = seededRandom(seed);
   const chance = (likely: number): boolean => random.next() < likely;
   const pick = <Item>(items: readonly Item[]): Item | undefined => items[Math.floor(random.next() * items.length)];
@@ -69,9 +74,48 @@ async function live({ seed, exclusive, steps }: History): Promise<{ found: strin
     const first = world.store.tail + 1;
     world.routeKinds(ids, Array.from({ length: count }, (_, at) => ({ kind: chance(0.4) ? 'to_device' : 'event', text: JSON.stringify({ event_id: `e${first + at}` }) })));
   };
+  const interventions: string[] = [];
+  const revive = (id: string): void => {
+    const state = world.store.states.get(id);
+    // Not a second time, before it is known where deliveries are made that a new life has begun.
+    if (state?.deliveryState !== 'failed' || state.sincePosition !== world.registrations.get(id)?.since) return;
+    world.remove(id, 'discard');
+    put(id);
+  };
+  /** Now and then nobody waits for what becomes of a command, and the process may die in it. */
+  const intervene = async (name: string, use: (process: RouterProcess) => Promise<unknown>): Promise<void> => {
+    const process = pick(running());
+    if (process === undefined) return;
+    const done = use(process).then(() => interventions.push(name), () => undefined);
+    if (chance(0.7)) {
+      await world.end(done).catch((error: unknown) => {
+        if (!process.connection.isDead) throw error;
+      });
+    }
+    else if (chance(0.5)) crash(process);
+  };
+  const operate = async (id: string): Promise<void> => {
+    const state = world.store.states.get(id);
+    if (state === undefined) return;
+    const roll = random.next();
+    const txnId = state.transaction?.txnId;
+    const shelved = pick([...world.store.records.quarantined.values()].filter((one) => one.appserviceId === id));
+    if (roll < 0.4 && txnId !== undefined) await intervene('skip', ({ delivery, quarantine }) => delivery.commands.skip(id, txnId, 'poison', () => quarantine.has(id, txnId)));
+    else if (roll < 0.65 && shelved !== undefined) await intervene('redeliver', ({ quarantine }) => quarantine.redeliver(id, shelved.txnId));
+    else if (roll < 0.85) {
+      const position = state.sincePosition + 1 + Math.floor(random.next() * Math.max(1, state.deliveredPosition - state.sincePosition));
+      await intervene('replay', ({ delivery }) => delivery.commands.replay(id, { kind: 'position', position }));
+    } else if (roll < 0.92) await intervene('stop', ({ delivery }) => delivery.commands.stop(id));
+    else revive(id);
+  };
   launch();
   for (let step = 0; step < steps; step++) {
     const id = pick(IDS) ?? 'a';
+    if (hasOperators && chance(0.3)) {
+      await operate(id);
+      if (running().length === 0 && world.processes.length === 0) launch();
+      continue;
+    }
     const roll = random.next();
     if (roll < 0.35) routeSome(IDS.filter(() => chance(0.6)).concat(id).filter((one, at, all) => all.indexOf(one) === at), 1 + Math.floor(random.next() * 9));
     else if (roll < 0.6) await world.advance(random.next() * 2_000);
@@ -105,7 +149,10 @@ async function live({ seed, exclusive, steps }: History): Promise<{ found: strin
   for (const thaw of thawing) thaw();
   await world.advance(10_000);
   if (world.processes.length === 0) launch();
-  for (const id of IDS) put(id);
+  for (const id of IDS) {
+    revive(id);
+    put(id);
+  }
   await world.advance(10_000);
   for (const id of IDS) await command(({ delivery }) => delivery.setPaused(id, false));
   await world.advance(60_000);
@@ -117,7 +164,7 @@ async function live({ seed, exclusive, steps }: History): Promise<{ found: strin
       if (backlogEntries !== 0 || transaction !== null) found.push(`the status of ${appserviceId} tells of ${backlogEntries} entries though all is delivered`);
     }
   }
-  return { found, world };
+  return { found, world, interventions };
 }
 
 const COUNT = 60;
@@ -141,3 +188,47 @@ test(`I1 I2 I3 I4 I5 I6 I10 I11 ${COUNT} random histories of several replicas th
   }
   assert.ok(holders > COUNT * 2, `${holders} processes pushed`);
 });
+
+for (const exclusive of [true, false]) {
+  test(`M1 I1 I2 I4 I6 I11 ${COUNT} random histories in which operators skip, stop, resume, replay and redeliver, ${exclusive ? 'of one process' : 'of several replicas'}`, async () => {
+    const done = new Map<string, number>();
+    const first = exclusive ? 2001 : 3001;
+    for (let seed = first; seed < first + COUNT; seed++) {
+      const { found, interventions } = await live({ seed, exclusive, steps: 60, hasOperators: true });
+      assert.deepEqual(found, [], `seed ${seed}`);
+      for (const name of interventions) done.set(name, (done.get(name) ?? 0) + 1);
+    }
+    for (const name of ['skip', 'stop', 'replay', 'redeliver']) assert.ok((done.get(name) ?? 0) > COUNT / 4, `${name}: ${done.get(name) ?? 0}`);
+  });
+}
+
+/** Each loses entries by an operator's word; the checker must see it, or its silence above means nothing. */
+const LOSING: readonly { name: string; sabotage: (world: DeliveryWorld) => void }[] = [
+  {
+    name: 'a skip that puts nothing on the shelf',
+    sabotage: ({ store: { records } }) => {
+      const change = records.change.bind(records);
+      records.change = (wanted) => wanted.kind === 'quarantine' || change(wanted);
+    },
+  },
+  {
+    name: 'a redelivery that never reaches the log',
+    sabotage: (world) => {
+      const route = world.routeKinds.bind(world);
+      const texts = new Set<string>();
+      world.routeKinds = (ids, items) => {
+        const isNew = items.every(({ text }) => !texts.has(text));
+        for (const { text } of items) texts.add(text);
+        if (isNew) route(ids, items);
+      };
+    },
+  },
+];
+
+for (const { name, sabotage } of LOSING) {
+  test(`control: the checker finds what is lost by ${name}`, async () => {
+    const found: string[] = [];
+    for (let seed = 2001; seed < 2021 && !found.some((one) => one.startsWith('I1')); seed++) found.push(...(await live({ seed, exclusive: true, steps: 60, hasOperators: true, sabotage })).found);
+    assert.match(found.join('\n'), /I1 NoLoss/);
+  });
+}

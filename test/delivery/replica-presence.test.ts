@@ -92,3 +92,27 @@ test('a start that cannot reach the store is refused', async () => {
   connection.fault = () => 'not_done';
   await assert.rejects(presence.start(), { name: 'StoreError', kind: 'unavailable' });
 });
+
+test('a heartbeat on demand tells of who has just come, and an older answer that comes later takes nothing of it back', async () => {
+  const { make } = world();
+  const one = make();
+  await one.presence.start();
+  const { promise, resolve } = Promise.withResolvers<undefined>();
+  // The first is answered by the store before the other comes, and heard of after it.
+  one.connection.diesAt = (point) => {
+    if (point === 'after heartbeat') one.connection.frozenUntil = promise;
+    return false;
+  };
+  const older = one.presence.refresh();
+  await new Promise((done) => setImmediate(done));
+  one.connection.diesAt = () => false;
+  one.connection.frozenUntil = null;
+  const two = make();
+  await two.presence.start();
+  await one.presence.refresh();
+  const ids = [one.presence.replicaId, two.presence.replicaId].sort();
+  assert.deepEqual(one.presence.liveReplicaIds, ids);
+  resolve(undefined);
+  await older;
+  assert.deepEqual(one.presence.liveReplicaIds, ids);
+});

@@ -224,3 +224,28 @@ test('replicas that start at once on an empty store agree', async () => {
   assert.deepEqual(violations(world, { failovers: 0, isDrained: true }), []);
   assert.equal(new Set(holders(world).values()).size, 3);
 });
+
+test('I4 I5 a replica that has just come is not taken for a dead one by those that were not told of it yet', async () => {
+  const world = new DeliveryWorld();
+  const options = { exclusive: false };
+  const first = await world.start(options);
+  // No time passes from here on, so the first hears of the second by no heartbeat of its own accord.
+  const second = await world.start(options);
+  world.answer = () => later().answer;
+  const thaw = world.freeze(first);
+  for (const id of IDS) world.put(id);
+  world.routeMany(IDS, 1);
+  await world.quiet();
+  thaw();
+  await world.quiet();
+  const { replicaId } = second.presence;
+  const held = IDS.filter((id) => world.state(id).leaseHolder === replicaId);
+  assert.ok(held.length > 0, 'the second holds some');
+  // A state that changes makes the first look at what is stored, with what it knows of the living.
+  for (const id of held) await world.end(first.delivery.setPaused(id, true));
+  await world.quiet();
+  assert.deepEqual(held.filter((id) => world.state(id).leaseHolder !== replicaId), [], 'nothing is taken from it');
+  for (const id of held) await world.end(first.delivery.setPaused(id, false));
+  await world.quiet();
+  for (const id of IDS) assert.equal(new Set(world.pushesTo(id).map(({ process }) => process)).size, 1, `${id} is sent by one replica`);
+});

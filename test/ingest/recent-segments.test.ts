@@ -59,8 +59,18 @@ test('live delivery reads nothing back from the store', async () => {
   const store = { readRoute: () => Promise.reject(new Error('the store was asked')) };
   const recent = new RecentSegments(SERVER, store, 0, 1 << 20);
   for (let n = 0; n < 2000; n++) recent.add(segmentAt(n + 1, 1, [{ appserviceId: n % 2 === 0 ? 'a' : 'b', ranges: [0, 0], entryCount: 1, bytes: 10 }]));
-  const read = await recent.readRoute(SERVER, 'a', 1990, Number.MAX_SAFE_INTEGER, { entriesMax: 100, bytesMax: 1 << 20 });
+  const read = await recent.readRoute(SERVER, 'a', 1990, 2000, { entriesMax: 100, bytesMax: 1 << 20 });
   assert.deepEqual(read.map(({ position }) => position), [1991, 1993, 1995, 1997, 1999]);
+});
+
+test('I1 a transaction that another replica cut beyond the newest segment here is read from the store', async () => {
+  const log = new MemoryLog();
+  const recent = new RecentSegments(SERVER, log, 0, 1 << 20);
+  const segments = [1, 2, 3].map((position) => segmentAt(position, 1, [{ appserviceId: 'a', ranges: [0, 0], entryCount: 1, bytes: 10 }]));
+  for (const segment of segments) await log.append(segment);
+  for (const segment of segments.slice(0, 1)) recent.add(segment);
+  const read = await recent.readRoute(SERVER, 'a', 1, 3, { entriesMax: 100, bytesMax: 1 << 20 });
+  assert.deepEqual(read.map(({ position }) => position), [2, 3]);
 });
 
 test('memory stays within its limit', () => {

@@ -9,6 +9,8 @@ const serverError = (code: number): MongoServerError => new MongoServerError({ c
 
 const CASES: readonly (readonly [string, Error, StoreErrorKind])[] = [
   ['a broken connection', new MongoNetworkError('secret.host refused'), 'unavailable'],
+  ['a socket that breaks in the middle of a write', Object.assign(new Error('write ECONNRESET secret'), { code: 'ECONNRESET', syscall: 'write', errno: -104 }), 'unavailable'],
+  ['a socket that is closed already', Object.assign(new Error('secret'), { code: 'ERR_STREAM_DESTROYED' }), 'unavailable'],
   ['a closed client', new MongoClientClosedError(), 'unavailable'],
   ['a primary that steps down', serverError(10_107), 'unavailable'],
   ['a majority that does not confirm', serverError(64), 'unavailable'],

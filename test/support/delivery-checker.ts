@@ -4,6 +4,7 @@
  */
 import { eventsOf } from './delivery-world.ts';
 import type { DeliveryWorld, PushRecord } from './delivery-world.ts';
+import type { AppserviceState } from '../../src/store/port.ts';
 
 export interface CheckOptions {
   /** Processes that were killed, frozen or handed over: each may repeat the transaction in flight once. */
@@ -12,7 +13,7 @@ export interface CheckOptions {
   readonly isDrained: boolean;
 }
 
-/** Sentences, each beginning with the invariant's number; none if all hold. Only for lives that were neither parked nor discarded. */
+/** Sentences, each beginning with the invariant's number; none if all hold. Only for lives that were neither parked nor discarded, unless they were stopped before. */
 export function violations(world: DeliveryWorld, options: CheckOptions): string[] {
   const ids = [...world.registrations.keys()];
   return [...ids.flatMap((appserviceId) => violationsOf(world, appserviceId, options)), ...stateViolations(world)];
@@ -27,8 +28,8 @@ function violationsOf(world: DeliveryWorld, appserviceId: string, { failovers, i
   const shelved = [...world.store.records.quarantined.values()].filter((item) => item.appserviceId === appserviceId).flatMap(({ entries }) => entries.map(({ json }) => Buffer.from(json).toString()));
   const said = (text: string): string => `${text} (${appserviceId})`;
   return [
-    ...(isDrained ? noLoss(expected, world.received(appserviceId), shelved) : []),
-    ...order(expected, pushes, (text) => ofKind.get(text) ?? 'event', given.redelivered),
+    ...(isDrained ? noLoss(expected.filter((text) => !given.stopped.has(text)), world.received(appserviceId), shelved) : []),
+    ...order(expected, pushes, (text) => ofKind.get(text) ?? 'event', given.outOfTurn),
     ...frozen(pushes),
     ...noGapSkip(pushes, given.givenUp),
     ...oneInFlight(pushes),
@@ -36,33 +37,74 @@ function violationsOf(world: DeliveryWorld, appserviceId: string, { failovers, i
   ].map(said);
 }
 
+/** The same of the pushes to one appservice alone, where `expected` is known to be what the log held for it, in its order. Nobody stepped in. */
+export function pushViolations(expected: readonly string[], pushes: readonly PushRecord[], { failovers, isDrained }: CheckOptions): string[] {
+  const received = pushes.flatMap(({ answered, text }) => (answered === 'delivered' ? eventsOf(text) : []));
+  const nobody: Interventions = { givenUp: new Set(), stopped: new Set(), allowed: new Map(), outOfTurn: new Set() };
+  return [
+    ...(isDrained ? noLoss(expected, received, []) : []),
+    ...order(expected, pushes, () => 'event', nobody.outOfTurn),
+    ...frozen(pushes),
+    ...noGapSkip(pushes, nobody.givenUp),
+    ...boundedDuplicates(pushes, failovers, nobody),
+  ];
+}
+
 interface Interventions {
-  /** Txn ids that operators took out of the queue: skipped, or overtaken by a replay. */
+  /** Txn ids that operators took out of the queue: skipped, overtaken by a replay, or stopped. */
   readonly givenUp: ReadonlySet<string>;
+  /** Texts that were given up by stopping, or routed to a life that was stopped. */
+  readonly stopped: ReadonlySet<string>;
   /** Texts that an operator's word may bring twice: in how many txn ids each may be accepted. */
   readonly allowed: ReadonlyMap<string, number>;
-  /** Texts that came out of the quarantine again. */
-  readonly redelivered: ReadonlySet<string>;
+  /** Texts that have been in quarantine: they come again when an operator says so, by a redelivery or a replay. */
+  readonly outOfTurn: ReadonlySet<string>;
 }
 
 /** Read off the stored states and the log alone. */
 function interventions(world: DeliveryWorld, appserviceId: string): Interventions {
   const givenUp = new Set<string>();
+  /** The log positions above `after` and through the end of the life. */
+  const lives: { after: number; through: number }[] = [];
   const allowed = new Map<string, number>();
   const routed = world.store.routedTo(appserviceId).map(({ position, json }) => ({ position, text: Buffer.from(json).toString() }));
   const times = new Map<string, number>();
   for (const { text } of routed) times.set(text, (times.get(text) ?? 0) + 1);
-  const redelivered = new Set([...times].flatMap(([text, count]) => (count > 1 ? [text] : [])));
+  const outOfTurn = new Set([...times].flatMap(([text, count]) => (count > 1 ? [text] : [])));
   for (const [text, count] of times) allowed.set(text, count);
   for (const { before, after } of world.store.accepted) {
     if (after.appserviceId !== appserviceId || before === undefined) continue;
     if (before.transaction?.skip !== undefined && after.transaction?.txnId !== before.transaction.txnId) givenUp.add(before.transaction.txnId);
+    const { ranges = [] } = before.transaction ?? {};
+    if (after.quarantinedEntries > before.quarantinedEntries) for (const { position, text } of routed) if (isWithin(ranges, position)) outOfTurn.add(text);
+    const begins = isNewLife(before, after);
+    const last = lives.at(-1);
+    if (begins && last !== undefined) last.through = Math.min(last.through, after.deliveredPosition);
+    if (isStop(before, after)) {
+      if (before.transaction !== null) givenUp.add(before.transaction.txnId);
+      lives.push({ after: begins ? after.deliveredPosition : before.deliveredPosition, through: Infinity });
+    }
     if ((after.replayCount ?? 0) === (before.replayCount ?? 0)) continue;
     if (before.transaction !== null) givenUp.add(before.transaction.txnId);
     const through = before.transaction?.through ?? before.deliveredPosition;
     for (const { position, text } of routed) if (position > after.deliveredPosition && position <= through) allowed.set(text, (allowed.get(text) ?? 0) + 1);
   }
-  return { givenUp, allowed, redelivered };
+  const stopped = new Set(routed.flatMap(({ position, text }) => (lives.some(({ after, through }) => position > after && position <= through) ? [text] : [])));
+  return { givenUp, stopped, allowed, outOfTurn };
+}
+
+/** Positions as in Segment's routes: first and last of each run, flattened. */
+function isWithin(ranges: readonly number[], position: number): boolean {
+  return ranges.some((first, at) => at % 2 === 0 && position >= first && position <= (ranges[at + 1] ?? first));
+}
+
+function isStop(before: AppserviceState, after: AppserviceState): boolean {
+  return after.deliveryState === 'failed' && (before.deliveryState !== 'failed' || before.sincePosition !== after.sincePosition);
+}
+
+/** What was stopped ends with its registration; then, or at once, the next life begins. */
+function isNewLife(before: AppserviceState, after: AppserviceState): boolean {
+  return before.sincePosition !== after.sincePosition || (before.deliveryState === 'failed' && after.deliveryState !== 'failed');
 }
 
 function noLoss(expected: readonly string[], received: readonly string[], shelved: readonly string[]): string[] {
@@ -71,7 +113,7 @@ function noLoss(expected: readonly string[], received: readonly string[], shelve
 }
 
 /** What was accepted follows the log within each list and from transaction to transaction. */
-function order(expected: readonly string[], pushes: readonly PushRecord[], kindOf: (text: string) => string, redelivered: ReadonlySet<string>): string[] {
+function order(expected: readonly string[], pushes: readonly PushRecord[], kindOf: (text: string) => string, outOfTurn: ReadonlySet<string>): string[] {
   const at = new Map(expected.map((text, index) => [text, index]));
   const first = new Set<string>();
   for (const { answered, text } of pushes) if (answered === 'delivered') for (const event of eventsOf(text)) first.add(event);
@@ -81,7 +123,7 @@ function order(expected: readonly string[], pushes: readonly PushRecord[], kindO
     const index = at.get(event);
     if (index === undefined) broken.push(`I2 Order: ${event} was never routed here`);
     // It comes when an operator says so.
-    else if (redelivered.has(event)) continue;
+    else if (outOfTurn.has(event)) continue;
     else if (index < (last.get(kindOf(event)) ?? -1)) broken.push(`I2 Order: ${event} came after a later one`);
     last.set(kindOf(event), Math.max(last.get(kindOf(event)) ?? -1, index ?? -1));
   }
@@ -163,7 +205,7 @@ function stateViolations(world: DeliveryWorld): string[] {
     if (after.deliveredPosition < before.deliveredPosition && replays !== 1) said('I11 Monotone: a delivered position went back');
     if (BigInt(after.lastTxnId) < BigInt(before.lastTxnId)) said('I11 Monotone: a txn id went back');
     if (transaction !== null && before.transaction !== null && transaction.txnId === before.transaction.txnId && String(transaction.ranges) !== String(before.transaction.ranges)) said('I3 Frozen: the choice of a transaction changed');
-    if (after.deliveredPosition > before.deliveredPosition && before.transaction === null) said('I4 NoGapSkip: a delivered position moved without a transaction');
+    if (after.deliveredPosition > before.deliveredPosition && before.transaction === null && !isNewLife(before, after)) said('I4 NoGapSkip: a delivered position moved without a transaction');
   }
   return broken;
 }

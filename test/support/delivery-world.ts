@@ -4,6 +4,7 @@
  */
 import type { RoutedKind } from '../../src/appservice/body-keys.ts';
 import type { DomainEvent } from '../../src/appservice/domain-event.ts';
+import { RefusalError } from '../../src/appservice/refusal.ts';
 import type { Registration } from '../../src/appservice/registration.ts';
 import type { Clock } from '../../src/clock.ts';
 import { Quarantine } from '../../src/admin/quarantine.ts';
@@ -249,6 +250,7 @@ export class DeliveryWorld {
     const shelved = await shelf.find(key);
     if (this.redelivered.has(name)) return 'known';
     if (shelved === null) return 'absent';
+    if (shelved.lastPosition <= (this.registrations.get(appserviceId)?.since ?? 0)) throw new RefusalError('DELIVERY_STATE_FORBIDS', 'It was registered anew after this transaction.');
     return connection.appendOnce(() => {
       if (this.redelivered.has(name)) return 'known';
       this.redelivered.add(name);

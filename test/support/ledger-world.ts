@@ -7,6 +7,7 @@ import type { KnownAnswers } from '../../src/ingest/group-holds.ts';
 import { Ledger } from '../../src/ingest/ledger.ts';
 import type { LedgerLimits } from '../../src/ingest/ledger.ts';
 import type { Logger } from '../../src/logger.ts';
+import type { FoldStore, SegmentLog } from '../../src/store/port.ts';
 import type { Segment } from '../../src/store/segment.ts';
 import { seededRandom } from './clock.ts';
 import type { MemoryLog } from './memory-store.ts';
@@ -43,7 +44,7 @@ export interface LedgerParts {
   readonly unasked?: (count: number) => void;
 }
 
-export async function openLedger(log: MemoryLog, limits: Partial<LedgerLimits> = {}, clock: Clock = systemClock, parts: LedgerParts = {}): Promise<LedgerWorld> {
+export async function openLedger(log: FoldStore & SegmentLog, limits: Partial<LedgerLimits> = {}, clock: Clock = systemClock, parts: LedgerParts = {}): Promise<LedgerWorld> {
   const folded: Segment[] = [];
   const fold = await Fold.load({ serverName: SERVER, store: log, open: openPlain, pause: () => clock.pause(), roomsMax: 1000 });
   const ledger = new Ledger({

@@ -15,7 +15,7 @@ export class RouterClient implements Disposable {
   readonly #metadata = new Metadata();
 
   constructor(address: string, token: string | null) {
-    this.#client = new Client(address, credentials.createInsecure(), { 'grpc.max_receive_message_length': -1, 'grpc.use_local_subchannel_pool': 1 });
+    this.#client = new Client(address, credentials.createInsecure(), { 'grpc.max_receive_message_length': -1, 'grpc.use_local_subchannel_pool': 1, 'grpc.initial_reconnect_backoff_ms': 100, 'grpc.max_reconnect_backoff_ms': 500 });
     if (token !== null) this.#metadata.set('authorization', `Bearer ${token}`);
   }
 

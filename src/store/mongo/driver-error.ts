@@ -38,6 +38,23 @@ const KIND_BY_CODE: ReadonlyMap<number, StoreErrorKind> = new Map<number, StoreE
   [14_031, 'exhausted'], // OutOfDiskSpace
 ]);
 
+/** What a socket says when it breaks in the middle of a write: the driver lets such errors through as they are. */
+const BROKEN_SOCKET: ReadonlySet<unknown> = new Set([
+  'ECONNRESET',
+  'ECONNABORTED',
+  'ECONNREFUSED',
+  'EPIPE',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENETDOWN',
+  'ENOTCONN',
+  'ERR_SOCKET_CLOSED',
+  'ERR_STREAM_DESTROYED',
+  'ERR_STREAM_PREMATURE_CLOSE',
+  'ERR_STREAM_WRITE_AFTER_END',
+]);
+
 const MESSAGE_BY_KIND: Readonly<Record<StoreErrorKind, string>> = {
   unavailable: 'the database cannot be reached or has not confirmed in time',
   exhausted: 'the database has no room for this',
@@ -45,13 +62,13 @@ const MESSAGE_BY_KIND: Readonly<Record<StoreErrorKind, string>> = {
   unsuitable: 'the database refuses what the router needs of it; see the log for its words',
 };
 
-/** Null: not an error of the driver, so a bug. */
+/** Null: an error of neither the driver nor its sockets, so a bug. */
 function storeErrorKind(error: unknown): StoreErrorKind | null {
   if (error instanceof StoreError) return error.kind;
   if (!(error instanceof Error)) return null;
   const named = KIND_BY_NAME[error.name];
   if (named !== undefined) return named;
-  if (!(error instanceof MongoError)) return null;
+  if (!(error instanceof MongoError)) return BROKEN_SOCKET.has(Reflect.get(error, 'code')) ? 'unavailable' : null;
   const coded = error instanceof MongoServerError && typeof error.code === 'number' ? KIND_BY_CODE.get(error.code) : undefined;
   return coded ?? 'unavailable';
 }

@@ -2,7 +2,7 @@
  * Opens the MongoDB store: a replica set, version 6.0 or later. Majority and journal for every write, the primary and the
  * majority's view for every read, whatever the URI says.
  */
-import { MongoClient, MongoError, MongoServerSelectionError, ReadConcern } from 'mongodb';
+import { MongoClient, MongoServerSelectionError, ReadConcern } from 'mongodb';
 import type { MongoClientOptions } from 'mongodb';
 import type { Clock, Random } from '../../clock.ts';
 import type { Logger } from '../../logger.ts';
@@ -118,7 +118,8 @@ async function connect(client: MongoClient, clock: Clock, limits: MongoLimits, l
     logger.debug(driverErrorFields(error), 'the database was not opened');
     if (error instanceof MongoServerSelectionError) throw selectionFault(error);
     // A certificate file that is not there, a host that no resolver takes: anything the driver met before it spoke to a server.
-    throw error instanceof MongoError ? storeErrorFrom(error) : new StoreError('unsuitable', URI_UNUSABLE, { cause: error });
+    const known = storeErrorFrom(error);
+    throw known instanceof StoreError ? known : new StoreError('unsuitable', URI_UNUSABLE, { cause: error });
   }
 }
 

@@ -1,0 +1,143 @@
+/**
+ * What operators do: registrations come, change and go; deliveries are paused, resumed, hurried, skipped, stopped,
+ * replayed, taken from the quarantine. Each on whatever router, while anything is on its way. At the end they set
+ * everything right, as often as it takes.
+ */
+import { RefusalError } from '../../src/appservice/refusal.ts';
+import { StoreError } from '../../src/store/errors.ts';
+import type { AppserviceState } from '../../src/store/port.ts';
+import type { Chance } from './chance.ts';
+import type { History } from './history.ts';
+import type { Kernel } from './kernel.ts';
+import { APPSERVICE_IDS, registrationOf, VARIANT_COUNT } from './registrations.ts';
+import type { Replica } from './replica.ts';
+import type { SimStore } from './sim-store.ts';
+
+export interface OperatorsOptions {
+  readonly kernel: Kernel;
+  readonly chance: Chance;
+  readonly history: History;
+  readonly store: SimStore;
+  readonly replica: () => Replica | undefined;
+}
+
+type Action = 'put' | 'remove' | 'pause' | 'resume' | 'retry' | 'skip' | 'stop' | 'replay' | 'redeliver' | 'discard' | 'look';
+
+const ACTIONS: readonly (readonly [Action, number])[] = [
+  ['put', 6],
+  ['remove', 2],
+  ['pause', 4],
+  ['resume', 5],
+  ['retry', 3],
+  ['skip', 3],
+  ['stop', 0.5],
+  ['replay', 2],
+  ['redeliver', 3],
+  ['discard', 1],
+  ['look', 3],
+];
+
+export class Operators {
+  readonly #options: OperatorsOptions;
+
+  constructor(options: OperatorsOptions) {
+    this.#options = options;
+  }
+
+  /** Puts all registrations, each as it usually is; tries until it is done. */
+  begin(): void {
+    for (const id of APPSERVICE_IDS) this.#insist(`put ${id}`, (replica) => replica.registrar.put(registrationOf(id, 0), 'api', false));
+  }
+
+  /** Something, to one of these appservices. */
+  act(appserviceIds: readonly string[]): void {
+    const { chance, history, replica: some } = this.#options;
+    const replica = some();
+    if (replica === undefined) return;
+    const id = chance.pick(appserviceIds);
+    const action = chance.weighted(ACTIONS);
+    history.note('operator', id, `${action} at ${replica.process.name}`);
+    replica.process.arrives(() => {
+      this.#do(action, id, replica).then(
+        () => history.note('done', id, action),
+        (error: unknown) => this.#judge(error, action, id),
+      );
+    });
+  }
+
+  /** Everything is to be delivered: what is paused is resumed, what was removed or stopped begins anew. */
+  setRight(): void {
+    for (const id of APPSERVICE_IDS) {
+      this.#insist(`set right ${id}`, async (replica) => {
+        if (this.#options.store.states.get(id)?.deliveryState === 'failed' && replica.homeserver.registrations.get(id)?.registration !== null) await replica.registrar.remove(id, 'discard');
+        await replica.registrar.put(registrationOf(id, 0), 'api', true);
+        await replica.homeserver.delivery.setPaused(id, false);
+      });
+    }
+  }
+
+  async #do(action: Action, id: string, { homeserver, registrar, quarantine }: Replica): Promise<unknown> {
+    const { chance } = this.#options;
+    const { delivery } = homeserver;
+    const { commands } = delivery;
+    const state = this.#state(id);
+    switch (action) {
+      case 'put':
+        return registrar.put(registrationOf(id, chance.is(0.4) ? 0 : chance.below(VARIANT_COUNT)), 'api', chance.is(0.5));
+      case 'remove':
+        return registrar.remove(id, chance.is(0.5) ? 'park' : 'discard');
+      case 'pause':
+      case 'resume':
+        return delivery.setPaused(id, action === 'pause');
+      case 'retry':
+        return delivery.retryNow(id);
+      case 'skip': {
+        const txnId = state?.transaction?.txnId;
+        return txnId === undefined ? undefined : commands.skip(id, txnId, 'the operator says so', () => quarantine.has(id, txnId));
+      }
+      case 'stop':
+        return commands.stop(id);
+      case 'replay':
+        return commands.replay(id, { kind: 'position', position: Math.max(1, (state?.deliveredPosition ?? 1) - chance.below(12)) });
+      case 'redeliver':
+      case 'discard': {
+        const shelved = await quarantine.list(id, 5, '', false);
+        const first = shelved.items[0];
+        return first === undefined ? undefined : action === 'redeliver' ? quarantine.redeliver(id, first.txnId) : quarantine.discard(id, first.txnId);
+      }
+      case 'look':
+        return chance.is(0.5) ? delivery.statuses('', 100) : homeserver.deliveredPositions('s0');
+    }
+  }
+
+  #state(id: string): AppserviceState | undefined {
+    return this.#options.store.states.get(id);
+  }
+
+  #judge(error: unknown, action: string, id: string): void {
+    const { history } = this.#options;
+    history.note('refused', id, `${action}: ${error instanceof Error ? error.message : String(error)}`);
+    if (!(error instanceof RefusalError) && !(error instanceof StoreError)) history.breach(`no bugs: ${action} fails: ${String(error)}`, [id]);
+  }
+
+  /** Until it has worked once. */
+  #insist(what: string, use: (replica: Replica) => Promise<unknown>): void {
+    const { kernel, chance, history, replica: some } = this.#options;
+    let isDone = false;
+    const attempt = (): void => {
+      if (isDone) return;
+      kernel.after(chance.between(15_000, 25_000), attempt);
+      const replica = some();
+      replica?.process.arrives(() => {
+        use(replica).then(
+          () => {
+            if (!isDone) history.note('done', what, '');
+            isDone = true;
+          },
+          (error: unknown) => this.#judge(error, what, ''),
+        );
+      });
+    };
+    kernel.after(chance.between(0, 2_000), attempt);
+  }
+}

@@ -1,0 +1,43 @@
+/**
+ * The whole of three routers under a simulated store, network and clock: test/simulation/simulation.ts says how. More of
+ * it: npm run sim -- --seeds 10000.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { huntMutant } from './campaign.ts';
+import { excerptOf } from './excerpt.ts';
+import { mutated, sourceOf } from './mutant-hook.ts';
+import { MUTANTS } from './mutants.ts';
+import { reportOf, runSeed, traceOf } from './run-seed.ts';
+
+const SEEDS = 60;
+
+test(`I1 I2 I3 I4 I5 I6 I7 I8 I9 I10 I11 R57 R59 R61 R62 R65 R76 M1 M2 M4 ${SEEDS} seeds of three routers, everything failing, hold every invariant`, async () => {
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    const result = await runSeed(seed);
+    if (result.breaches.length > 0) assert.fail(await reportOf(result));
+  }
+});
+
+test('the same seed has the same history, another seed another one', async () => {
+  const first = await runSeed(7);
+  assert.equal((await runSeed(7)).hash, first.hash);
+  assert.notEqual((await runSeed(8)).hash, first.hash);
+  assert.deepEqual(await traceOf(7), await traceOf(7));
+});
+
+test('an excerpt has the lines that name what is broken', () => {
+  const line = (timeMs: number, kind: string, subject: string, detail: string) => ({ timeMs, kind, subject, detail });
+  const trace = [line(1, 'push', 'as1', '1700000000000001 by p1: $e5'), line(2, 'push', 'as2', '1700000000000002 by p1: $e55'), line(9_000, 'kill', 'p1', ''), line(9_500, 'push', 'as1', '1700000000000003 by p2: $e5')];
+  const shown = excerptOf(trace, { text: 'I6 BoundedDuplicates: $e5 was taken twice', about: ['as1'] });
+  assert.deepEqual(shown.map((text) => text.trim().split('  ')[1]), ['push as1 1700000000000001 by p1: $e5', 'kill p1', 'push as1 1700000000000003 by p2: $e5']);
+});
+
+test('every mutant still finds the code that it breaks', () => {
+  for (const mutant of MUTANTS) for (const { file } of mutant.changes) assert.notEqual(mutated(mutant, file, sourceOf(file)), sourceOf(file), mutant.name);
+});
+
+test('control: a mutant is found', async () => {
+  const found = await huntMutant('a new txn id on each retry', { from: 1, count: 20, pace: 'compressed' });
+  assert.match(found?.breach ?? 'nothing', /^I4 NoGapSkip/);
+});
