@@ -18,7 +18,6 @@ import { failedPing } from './appservice/ping.ts';
 import { provisioners, unknownUsers } from './appservice/provisioning.ts';
 import type { Provision, ProvisionSubject, UserAnswer } from './appservice/provisioning.ts';
 import { RefusalError } from './appservice/refusal.ts';
-import { senderUserId } from './appservice/registration.ts';
 import type { Registration } from './appservice/registration.ts';
 import { protocolOwners, refuseProtocol, thirdPartyCandidates } from './appservice/third-party.ts';
 import type { ThirdPartyKind, ThirdPartyMatches, ThirdPartyProtocols, ThirdPartyQuestion } from './appservice/third-party.ts';
@@ -34,7 +33,7 @@ import type { Hold } from './ingest/holds.ts';
 import { Ledger } from './ingest/ledger.ts';
 import type { IngestMeter, LedgerLimits } from './ingest/ledger.ts';
 import { RecentSegments } from './ingest/recent-segments.ts';
-import { copyOfRoom, factsOfRooms } from './ingest/room-facts.ts';
+import { copyOfRoom, factsOfRooms, sendersOf } from './ingest/room-facts.ts';
 import type { ParsedSubmission, SubmissionResult } from './ingest/submission.ts';
 import { Upkeep } from './ingest/upkeep.ts';
 import type { UpkeepOptions } from './ingest/upkeep.ts';
@@ -259,8 +258,7 @@ export class Homeserver implements AsyncDisposable {
   }
 
   get senderUserIds(): readonly string[] {
-    const all = [...this.#fold.registrations.values()];
-    return all.flatMap(({ registration }) => (registration === null || registration.url === null || registration.url === '' ? [] : [senderUserId(registration, this.serverName)]));
+    return sendersOf(this.#fold);
   }
 
   /** See {@link factsOfRooms}. */
