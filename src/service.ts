@@ -196,9 +196,10 @@ export class Service implements AsyncDisposable {
       homeservers.set(serverName, homeserver);
       registrars.push(registrar);
       const rules: RegistrationRules = { serverName, rateLimitedDefault: settings.rateLimitedDefault, patternProblem, urlProblem: (url) => outboundUrlProblem(url, policy) };
-      admins.set(serverName, adminOf(homeserver, { registrar, rules, feed, rotation, store, clock, random, logger }));
+      const admin = adminOf(homeserver, { registrar, rules, feed, rotation, store, clock, random, logger });
+      admins.set(serverName, admin);
       if (serverName === settings.serverName && settings.registrationPaths.length > 0) {
-        files.push(opened.use(await watchFiles(settings.registrationPaths, registrar, rules, clock, logger)));
+        files.push(opened.use(await watchFiles(settings.registrationPaths, registrar, admin, { rules, clock, logger })));
       }
     }
     const ingress = ingressOf(settings, homeservers, opened, { client, store, telemetry, clock, logger });
@@ -207,8 +208,7 @@ export class Service implements AsyncDisposable {
 
     const ports: Homeservers = { defaultServerName: settings.serverName, router: (name) => homeservers.get(name), admin: (name) => admins.get(name), ingress: ingressStatus };
     const methods = { router: new RouterMethods(ports), admin: new AdminMethods(ports, settings.rateLimitedDefault) };
-    const meter: RpcMeter = { observe: (method, code, durationMs) => telemetry.rpc(method, codeName(code), durationMs) };
-    const common = { ...methods, authenticator: new Authenticator(settings.credentials), clock, logger, meter };
+    const common = { ...methods, authenticator: new Authenticator(settings.credentials), clock, logger, meter: rpcMeterOf(telemetry) };
     const grpc = opened.use(await GrpcServer.start({ ...common, listen: settings.grpcListen }));
     const ready: HttpProbes['ready'] = () => readinessOf(homeservers, files, ingress);
     const http = opened.use(await HttpServer.start({ ...common, listen: settings.httpListen, probes: probesOf(telemetry, ready), ingress }));
@@ -283,6 +283,10 @@ function probesOf(telemetry: Telemetry, ready: HttpProbes['ready']): HttpProbes 
   return { ready, metrics: async () => ({ contentType: telemetry.contentType, text: await telemetry.scrape() }) };
 }
 
+function rpcMeterOf(telemetry: Telemetry): RpcMeter {
+  return { observe: (method, code, durationMs) => telemetry.rpc(method, codeName(code), durationMs) };
+}
+
 /** What delivery tells goes to the metrics, and each attempt to the error rates. */
 function meterOf(telemetry: Telemetry, operations: Escalations): DeliveryMeter {
   return {
@@ -309,14 +313,14 @@ function readinessOf(homeservers: ReadonlyMap<string, Homeserver>, files: readon
   };
 }
 
-function watchFiles(paths: readonly string[], registrar: Registrar, rules: RegistrationRules, clock: Clock, logger: Logger): Promise<RegistrationFiles> {
+function watchFiles(paths: readonly string[], registrar: Registrar, admin: AppserviceAdmin, { rules, clock, logger }: { readonly rules: RegistrationRules; readonly clock: Clock; readonly logger: Logger }): Promise<RegistrationFiles> {
   return RegistrationFiles.start({
     ...REGISTRATION_FILES_DEFAULTS,
     disk: registrationDisk(paths),
     target: {
       list: () => registrar.origins(),
-      put: (registration, { origin, resumeParked }) => registrar.put(registration, origin, resumeParked),
-      remove: (appserviceId, backlog) => registrar.remove(appserviceId, backlog),
+      put: (registration, { resumeParked }) => admin.putFromFile(registration, resumeParked),
+      remove: (appserviceId) => admin.removeWithoutFile(appserviceId),
     },
     read: (text) => registrationFromYaml(text, rules),
     clock,
