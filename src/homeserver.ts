@@ -253,6 +253,11 @@ export class Homeserver implements AsyncDisposable {
     return this.ledger.submit(submissionFromPiece(piece, this.#clock.nowMs()));
   }
 
+  /** A start needs nothing of the log up to here. Rejects with a StoreError. */
+  saveFold(): Promise<void> {
+    return this.#upkeep.checkpoint();
+  }
+
   get hasAliasNamespaces(): boolean {
     return this.#fold.index.hasNamespaces('aliases');
   }
