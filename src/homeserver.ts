@@ -161,11 +161,7 @@ export class Homeserver implements AsyncDisposable {
     this.ledger = new Ledger({ fold, log: store, answers: this.#unknownUsers, listener: segmentListener(recent, delivery, this.#unknownUsers), meter, clock, random, logger, limits: limits.ledger });
     this.#upkeep = new Upkeep(
       {
-        fold,
-        ledger: this.ledger,
-        store,
-        clock,
-        logger,
+        fold, ledger: this.ledger, store, clock, logger,
         deliveredPositions: () => delivery.deliveredPositions(),
         cutPositions: () => delivery.cutPositions(),
         expired: (all) => delivery.expired(all),
