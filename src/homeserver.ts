@@ -34,7 +34,7 @@ import { Ledger } from './ingest/ledger.ts';
 import type { IngestMeter, LedgerLimits } from './ingest/ledger.ts';
 import { RecentSegments } from './ingest/recent-segments.ts';
 import { registrationSource } from './ingest/registration-source.ts';
-import { copyOfRoom, factsOfRooms } from './ingest/room-facts.ts';
+import { copyOfRoom, factsOfRooms, sendersOf } from './ingest/room-facts.ts';
 import type { ParsedSubmission, SubmissionResult } from './ingest/submission.ts';
 import { Upkeep } from './ingest/upkeep.ts';
 import type { UpkeepOptions } from './ingest/upkeep.ts';
@@ -60,7 +60,6 @@ export interface HomeserverLimits {
   readonly dirtyRoomsMax: number;
   readonly upkeep: UpkeepIntervals;
   readonly retentionMs: number;
-  /** What others may not have read yet stays at least this long, whatever their clocks say. */
   readonly unreadMs?: number;
   readonly ephemeralAgeMaxMs: number;
 }
@@ -164,11 +163,7 @@ export class Homeserver implements AsyncDisposable {
     this.ledger = new Ledger({ fold, log: store, answers: this.#unknownUsers, listener: segmentListener(recent, delivery, this.#unknownUsers), meter, clock, random, logger, limits: limits.ledger });
     this.#upkeep = new Upkeep(
       {
-        fold,
-        ledger: this.ledger,
-        store,
-        clock,
-        logger,
+        fold, ledger: this.ledger, store, clock, logger,
         deliveredPositions: () => delivery.deliveredPositions(),
         cutPositions: () => delivery.cutPositions(),
         expired: (all) => delivery.expired(all),
@@ -196,7 +191,6 @@ export class Homeserver implements AsyncDisposable {
     return homeserver;
   }
 
-  /** Log position of the last entry folded. */
   get tail(): number {
     return this.#fold.tail;
   }
@@ -262,8 +256,17 @@ export class Homeserver implements AsyncDisposable {
     return this.ledger.submit(submissionFromPiece(piece, this.#clock.nowMs()));
   }
 
+  /** A start needs nothing of the log up to here. Rejects with a StoreError. */
+  saveFold(): Promise<void> {
+    return this.#upkeep.checkpoint();
+  }
+
   get hasAliasNamespaces(): boolean {
     return this.#fold.index.hasNamespaces('aliases');
+  }
+
+  get senderUserIds(): readonly string[] {
+    return sendersOf(this.#fold);
   }
 
   /** See {@link factsOfRooms}. */
