@@ -105,7 +105,7 @@ export class Chaos {
   #traffic(): void {
     const { chance, writers } = this.#options;
     for (const writer of writers) {
-      const everyMs = chance.between(60_000, 240_000) / this.#busyness;
+      const everyMs = chance.between(90_000, 360_000) / this.#busyness;
       this.#often(everyMs, () => {
         const count = chance.is(0.8) ? 1 + chance.below(3) : 5 + chance.below(12);
         for (let at = 0; at < count; at++) writer.grow();

@@ -65,7 +65,10 @@ export class HttpLink {
   }
 
   #pushed(appserviceId: string, txnId: string, body: Uint8Array): PushRecord {
-    const { process, history, store, link } = this.#options;
+    const { process, history, store, link, appservices } = this.#options;
+    const appservice = appservices.get(appserviceId);
+    const other = appservice.underWay.find(({ sender, push: { heard } }) => sender !== process && heard === null && !sender.isDead && !sender.isStopped);
+    if (other !== undefined) history.breach(`I5 Fenced: ${process.name} sends ${txnId} while ${other.sender.name} waits for the answer to ${other.push.txnId} (${appserviceId})`, [appserviceId]);
     const { events, toDevice } = contentsOf(body);
     const push: PushRecord = {
       process: process.name,
@@ -84,6 +87,7 @@ export class HttpLink {
       heardOrder: null,
     };
     history.pushes.push(push);
+    appservice.underWay = [...appservice.underWay.filter(({ push: { heard } }) => heard === null), { sender: process, push }];
     history.note('push', appserviceId, `${txnId} by ${process.name}: ${events.join(' ')}${toDevice.length === 0 ? '' : ` | ${toDevice.join(' ')}`}`);
     return push;
   }

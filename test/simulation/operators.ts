@@ -9,7 +9,7 @@ import type { AppserviceState } from '../../src/store/port.ts';
 import type { Chance } from './chance.ts';
 import type { History } from './history.ts';
 import type { Kernel } from './kernel.ts';
-import { APPSERVICE_IDS, registrationOf, VARIANT_COUNT } from './registrations.ts';
+import { APPSERVICE_IDS, PLAIN_VAULT, registrationOf, SERVER, VARIANT_COUNT } from './registrations.ts';
 import type { Replica } from './replica.ts';
 import type { SimStore } from './sim-store.ts';
 
@@ -46,7 +46,8 @@ export class Operators {
 
   /** Puts all registrations, each as it usually is; tries until it is done. */
   begin(): void {
-    for (const id of APPSERVICE_IDS) this.#insist(`put ${id}`, (replica) => replica.registrar.put(registrationOf(id, 0), 'api', false));
+    const changes = APPSERVICE_IDS.map((id) => ({ kind: 'put', appserviceId: id, registration: PLAIN_VAULT.seal(SERVER, registrationOf(id, 0), 'api'), resumeParked: false }) as const);
+    this.#insist('put all', (replica) => replica.homeserver.ledger.changeRegistrations(() => changes));
   }
 
   /** Something, to one of these appservices. */
@@ -56,6 +57,7 @@ export class Operators {
     if (replica === undefined) return;
     const id = chance.pick(appserviceIds);
     const action = chance.weighted(ACTIONS);
+    if (action === 'put' || action === 'remove') history.reregistered.add(id);
     history.note('operator', id, `${action} at ${replica.process.name}`);
     replica.process.arrives(() => {
       this.#do(action, id, replica).then(

@@ -182,10 +182,13 @@ export class StoreLink implements Store {
     }
     this.#take(operation, steps, this.#delayMs(), (result) => {
       const doneMs = history.nowMs;
-      process.after(this.#delayMs(), () => {
+      const tell = (): void => {
         if (seesNewest) this.#seenMs = Math.max(this.#seenMs, doneMs);
         resolve(result as Result);
-      });
+      };
+      // Half of the answers take no time: that saves half of the happenings, and the other half comes apart.
+      if (chance.is(0.5)) process.arrives(tell);
+      else process.after(this.#delayMs(), tell);
     });
     return promise;
   }
@@ -198,10 +201,13 @@ export class StoreLink implements Store {
     process.kernel.after(delayMs, () => {
       if (process.isDead && !outlives) return;
       if (diesAt(process, `before ${operation}`) && !outlives) return;
-      const result = step();
-      if (further.length === 0) told(result);
-      else this.#take(operation, further, this.#delayMs(), told);
-      diesAt(process, `after ${operation}`);
+      let result = step();
+      const isWhole = further.length > 0 && chance.is(0.5);
+      if (isWhole) for (const next of further) result = next();
+      if (!diesAt(process, `after ${operation}`) || outlives) {
+        if (isWhole || further.length === 0) told(result);
+        else this.#take(operation, further, this.#delayMs(), told);
+      }
     });
   }
 
