@@ -70,6 +70,8 @@ export class HomeserverClient {
     const items = this.#request();
     const contexts = this.#contexts(items);
     const submission = submissionOf(items, contexts);
+    const order = history.next();
+    for (const item of items) item.offeredOrder ??= order;
     history.note('submit', writer.stream, `${items.map(({ id }) => id).join(' ')} to ${router.process.name}`);
     router.process.arrives(() => {
       router.homeserver.submit(submission).then(

@@ -39,6 +39,7 @@ export interface LogView {
   readonly waiting: ReadonlySet<string>;
   /** By index of the segment: who was registered before it. */
   readonly registrationsAt: readonly (readonly ModelAppservice[])[];
+  readonly registrationsAtEnd: readonly ModelAppservice[];
   /** Appservice and log position of each removal that gives the queue up. */
   readonly removals: ReadonlySet<string>;
   /** At the end, by appservice. */
@@ -64,6 +65,10 @@ class LogReader implements LogView {
   #models: ModelAppservice[] = [];
   #version = 0;
   readonly #streams = new Map<string, number>();
+
+  get registrationsAtEnd(): readonly ModelAppservice[] {
+    return this.#models;
+  }
 
   read({ segment, timeMs }: AppendedSegment): void {
     this.registrationsAt.push(this.#models);

@@ -48,7 +48,6 @@ const INGEST: readonly Mutant[] = [
   mutant('a checkpoint without its rooms', 'ingest/upkeep.ts', 'rooms: fold.rooms.beginSave(),', 'rooms: (fold.rooms.beginSave(), []),'),
   mutant('trim what is not saved yet', 'ingest/upkeep.ts', 'through: Math.min(this.#checkpointPosition, fold.holds.oldestSegment - 1),', 'through: fold.tail,'),
   mutant('trim what is not delivered yet', 'ingest/upkeep.ts', 'deliveredPositions: this.#heldPositions(),', 'deliveredPositions: new Map(),'),
-  mutant('trim what waits for an answer', 'ingest/upkeep.ts', 'Math.min(this.#checkpointPosition, fold.holds.oldestSegment - 1)', 'this.#checkpointPosition'),
   mutant("a hold's release is lost", 'ingest/group-holds.ts', '    this.#putReleased(hold, jsons);\n', ''),
   mutant('later events of the room overtake what waits', 'ingest/group-holds.ts', 'if (hold === null && userIds.length === 0) {', 'if (userIds.length === 0) {'),
   mutant('nobody is asked about unknown users', GROUP, 'const mayWait = fold.holds.count > 0 || submissions.some(({ unknownUserIds }) => unknownUserIds !== undefined);', 'const mayWait = fold.holds.count > 0;'),

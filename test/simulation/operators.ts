@@ -37,6 +37,15 @@ const ACTIONS: readonly (readonly [Action, number])[] = [
   ['look', 3],
 ];
 
+/** A registration that is said to be in force. */
+class PutRegistration {
+  readonly json: string;
+
+  constructor(json: string) {
+    this.json = json;
+  }
+}
+
 export class Operators {
   readonly #options: OperatorsOptions;
 
@@ -50,18 +59,28 @@ export class Operators {
     this.#insist('put all', (replica) => replica.homeserver.ledger.changeRegistrations(() => changes));
   }
 
-  /** Something, to one of these appservices. */
+  /** Something, to one of these appservices; sometimes more than one thing, since operators correct themselves. */
   act(appserviceIds: readonly string[]): void {
+    const { kernel, chance } = this.#options;
+    const id = chance.pick(appserviceIds);
+    this.#actOn(id);
+    if (chance.is(0.4)) kernel.after(chance.between(0, 6_000), () => this.#actOn(id));
+  }
+
+  #actOn(id: string): void {
     const { chance, history, replica: some } = this.#options;
     const replica = some();
     if (replica === undefined) return;
-    const id = chance.pick(appserviceIds);
     const action = chance.weighted(ACTIONS);
     if (action === 'put' || action === 'remove') history.reregistered.add(id);
     history.note('operator', id, `${action} at ${replica.process.name}`);
+    const asked = history.next();
     replica.process.arrives(() => {
       this.#do(action, id, replica).then(
-        () => history.note('done', id, action),
+        (result) => {
+          history.note('done', id, action);
+          if (result instanceof PutRegistration) this.#isInForce(id, result, asked);
+        },
         (error: unknown) => this.#judge(error, action, id),
       );
     });
@@ -85,7 +104,7 @@ export class Operators {
     const state = this.#state(id);
     switch (action) {
       case 'put':
-        return registrar.put(registrationOf(id, chance.is(0.4) ? 0 : chance.below(VARIANT_COUNT)), 'api', chance.is(0.5));
+        return this.#put(id, registrar);
       case 'remove':
         return registrar.remove(id, chance.is(0.5) ? 'park' : 'discard');
       case 'pause':
@@ -110,6 +129,22 @@ export class Operators {
       case 'look':
         return chance.is(0.5) ? delivery.statuses('', 100) : homeserver.deliveredPositions('s0');
     }
+  }
+
+  async #put(id: string, registrar: Replica['registrar']): Promise<PutRegistration> {
+    const { chance } = this.#options;
+    const registration = registrationOf(id, chance.is(0.4) ? 0 : chance.below(VARIANT_COUNT));
+    await registrar.put(registration, 'api', chance.is(0.5));
+    return new PutRegistration(PLAIN_VAULT.seal(SERVER, registration, 'api').json);
+  }
+
+  /** What was answered for is in the log, unless somebody changed it since. */
+  #isInForce(id: string, { json }: PutRegistration, asked: number): void {
+    const { history } = this.#options;
+    const newest = history.segments.findLast(({ segment }) => segment.registrationChanges.some(({ appserviceId }) => appserviceId === id));
+    if (newest === undefined || newest.order > asked) return;
+    const change = newest.segment.registrationChanges.findLast(({ appserviceId }) => appserviceId === id);
+    if (change?.kind !== 'put' || change.registration.json !== json) history.breach(`I7 IdempotentIngest: the registration of ${id} was answered as put, and another is in force`, [id]);
   }
 
   #state(id: string): AppserviceState | undefined {

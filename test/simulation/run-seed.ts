@@ -1,6 +1,7 @@
 /** Runs a seed and tells what is wrong with it, in words; a seed that fails is run again to be looked at. */
 import type { Breach } from './checker.ts';
 import { excerptOf } from './excerpt.ts';
+import './shared-work.ts';
 import { simulate } from './simulation.ts';
 import type { Outcome, SimulationOptions } from './simulation.ts';
 
