@@ -24,6 +24,7 @@ import { Vault } from './registration/vault.ts';
 import { Service } from './service.ts';
 import { StoreError } from './store/errors.ts';
 import { openStore } from './store/open.ts';
+import { WakeRelay } from './store/wake-relay.ts';
 
 /** A start that cannot work, in a sentence that says what to do. */
 class StartError extends Error {
@@ -104,7 +105,7 @@ async function serve(config: Config, logger: OwnedLogger): Promise<number> {
     else logger.error({ error: error instanceof Error ? error.message : String(error) }, 'the router cannot start');
     return EXIT_FAILED;
   }
-  logger.info({ grpc_address: service.grpcAddress, http_address: service.httpAddress, store: storeLabel(config.store), server_name: config.serverName, version: version() }, 'ready');
+  logger.info({ grpc_address: service.grpcAddress, http_address: service.httpAddress, replica_id: service.replicaId, store: storeLabel(config.store), server_name: config.serverName, version: version() }, 'ready');
   const signal = await ending;
   logger.info({ signal }, 'draining');
   await service[Symbol.asyncDispose]();
@@ -122,7 +123,8 @@ async function start(config: Config, logger: OwnedLogger): Promise<Service> {
   const credentials = await credentialsOf(config, logger);
   const { vault, keyFile } = await vaultOf(config, logger);
   const ingress = await ingressOf(config, logger);
-  const store = await openStore(config.store, { clock: systemClock, random: systemRandom, logger });
+  const wakes = new WakeRelay();
+  const store = await openStore(config.store, { clock: systemClock, random: systemRandom, logger, wakes });
   return Service.start({
     settings: {
       serverName: config.serverName,
@@ -153,6 +155,7 @@ async function start(config: Config, logger: OwnedLogger): Promise<Service> {
     },
     version: version(),
     store,
+    wakes,
     isStoreExclusive: config.store.kind !== 'mongodb',
     vault,
     keyFile,

@@ -57,6 +57,7 @@ import { RouterMethods } from './rpc/router-methods.ts';
 import { codeName } from './rpc/status.ts';
 import { timedStore } from './store/timed.ts';
 import type { Store } from './store/port.ts';
+import type { StoreWakes, WakeRelay } from './store/wake-relay.ts';
 import { Telemetry } from './telemetry.ts';
 
 export interface ServiceSettings {
@@ -89,6 +90,8 @@ export interface ServiceParts {
   readonly version: string;
   /** Opened; closed by the service. */
   readonly store: Store;
+  /** What the store tells of other processes. */
+  readonly wakes?: WakeRelay;
   /** True if no other process can have the store. */
   readonly isStoreExclusive: boolean;
   readonly vault: Vault;
@@ -133,13 +136,16 @@ const HOMESERVER_LIMITS: Omit<HomeserverLimits, 'retentionMs' | 'ephemeralAgeMax
 export class Service implements AsyncDisposable {
   readonly grpcAddress: string;
   readonly httpAddress: string;
+  /** Of this process among those that share the store. */
+  readonly replicaId: string;
   readonly #closers: AsyncDisposableStack;
   readonly #doors: { readonly grpc: GrpcServer; readonly http: HttpServer };
   readonly #clock: Clock;
 
-  private constructor(doors: { grpc: GrpcServer; http: HttpServer }, closers: AsyncDisposableStack, clock: Clock) {
+  private constructor(doors: { grpc: GrpcServer; http: HttpServer }, replicaId: string, closers: AsyncDisposableStack, clock: Clock) {
     this.grpcAddress = doors.grpc.address;
     this.httpAddress = doors.http.address;
+    this.replicaId = replicaId;
     this.#doors = doors;
     this.#closers = closers;
     this.#clock = clock;
@@ -152,7 +158,6 @@ export class Service implements AsyncDisposable {
     const store = timedStore(opened.use(parts.store), telemetry, clock);
     const presence = opened.use(new ReplicaPresence({ store, clock, random, logger, isExclusive: parts.isStoreExclusive, ...PRESENCE_DEFAULTS }));
     await presence.start();
-
     const listeners: { address: string; port: number }[] = [];
     const policy = createAddressPolicy({ ...settings.outbound, ownListeners: () => listeners, localAddresses });
     const client = opened.use(new HttpClient({ ...HTTP_CLIENT_LIMITS, clock, policy, network: systemNetwork() }));
@@ -196,24 +201,25 @@ export class Service implements AsyncDisposable {
       homeservers.set(serverName, homeserver);
       registrars.push(registrar);
       const rules: RegistrationRules = { serverName, rateLimitedDefault: settings.rateLimitedDefault, patternProblem, urlProblem: (url) => outboundUrlProblem(url, policy) };
-      admins.set(serverName, adminOf(homeserver, { registrar, rules, feed, rotation, store, clock, random, logger }));
+      const admin = adminOf(homeserver, { registrar, rules, feed, rotation, store, clock, random, logger });
+      admins.set(serverName, admin);
       if (serverName === settings.serverName && settings.registrationPaths.length > 0) {
-        files.push(opened.use(await watchFiles(settings.registrationPaths, registrar, rules, clock, logger)));
+        files.push(opened.use(await watchFiles(settings.registrationPaths, registrar, admin, { rules, clock, logger })));
       }
     }
+    hearOfOthers(parts.wakes, presence, homeservers);
     const ingress = ingressOf(settings, homeservers, opened, { client, store, telemetry, clock, logger });
     const ingressStatus = (name: string): IngressStatus | undefined => (ingress?.serverName === name ? ingress.status() : undefined);
     telemetry.observe(() => [...homeservers.values()].map((homeserver) => gaugesOf(homeserver, operations, ingressStatus(homeserver.serverName))));
 
     const ports: Homeservers = { defaultServerName: settings.serverName, router: (name) => homeservers.get(name), admin: (name) => admins.get(name), ingress: ingressStatus };
     const methods = { router: new RouterMethods(ports), admin: new AdminMethods(ports, settings.rateLimitedDefault) };
-    const meter: RpcMeter = { observe: (method, code, durationMs) => telemetry.rpc(method, codeName(code), durationMs) };
-    const common = { ...methods, authenticator: new Authenticator(settings.credentials), clock, logger, meter };
+    const common = { ...methods, authenticator: new Authenticator(settings.credentials), clock, logger, meter: rpcMeterOf(telemetry) };
     const grpc = opened.use(await GrpcServer.start({ ...common, listen: settings.grpcListen }));
     const ready: HttpProbes['ready'] = () => readinessOf(homeservers, files, ingress);
     const http = opened.use(await HttpServer.start({ ...common, listen: settings.httpListen, probes: probesOf(telemetry, ready), ingress }));
     listeners.push(endpointOf(grpc.address), endpointOf(http.address));
-    return new Service({ grpc, http }, opened.move(), clock);
+    return new Service({ grpc, http }, presence.replicaId, opened.move(), clock);
   }
 
   /** Ends the calls, then everything else; see the head of this file. Within the bounds of its parts, below ten seconds. */
@@ -223,6 +229,16 @@ export class Service implements AsyncDisposable {
     await Promise.race([drained, this.#clock.sleep(DRAIN_TIMEOUT_MS, late.signal)]);
     await this.#closers.disposeAsync();
   }
+}
+
+/** Has what other processes do on the store looked at at once, while there are others. */
+function hearOfOthers(wakes: WakeRelay | undefined, presence: ReplicaPresence, homeservers: ReadonlyMap<string, Homeserver>): void {
+  const listener: StoreWakes = {
+    appended: (name, firstPosition) => homeservers.get(name)?.ledger.appendedElsewhere(firstPosition),
+    leaseChanged: (name, appserviceId, holder) => homeservers.get(name)?.delivery.leaseChanged(appserviceId, holder),
+    replicasChanged: () => presence.look(),
+  };
+  wakes?.connect(listener, () => presence.isShared);
 }
 
 interface IngressParts extends Pick<ServiceParts, 'store' | 'clock' | 'logger'> {
@@ -283,6 +299,10 @@ function probesOf(telemetry: Telemetry, ready: HttpProbes['ready']): HttpProbes 
   return { ready, metrics: async () => ({ contentType: telemetry.contentType, text: await telemetry.scrape() }) };
 }
 
+function rpcMeterOf(telemetry: Telemetry): RpcMeter {
+  return { observe: (method, code, durationMs) => telemetry.rpc(method, codeName(code), durationMs) };
+}
+
 /** What delivery tells goes to the metrics, and each attempt to the error rates. */
 function meterOf(telemetry: Telemetry, operations: Escalations): DeliveryMeter {
   return {
@@ -309,14 +329,14 @@ function readinessOf(homeservers: ReadonlyMap<string, Homeserver>, files: readon
   };
 }
 
-function watchFiles(paths: readonly string[], registrar: Registrar, rules: RegistrationRules, clock: Clock, logger: Logger): Promise<RegistrationFiles> {
+function watchFiles(paths: readonly string[], registrar: Registrar, admin: AppserviceAdmin, { rules, clock, logger }: { readonly rules: RegistrationRules; readonly clock: Clock; readonly logger: Logger }): Promise<RegistrationFiles> {
   return RegistrationFiles.start({
     ...REGISTRATION_FILES_DEFAULTS,
     disk: registrationDisk(paths),
     target: {
       list: () => registrar.origins(),
-      put: (registration, { origin, resumeParked }) => registrar.put(registration, origin, resumeParked),
-      remove: (appserviceId, backlog) => registrar.remove(appserviceId, backlog),
+      put: (registration, { resumeParked }) => admin.putFromFile(registration, resumeParked),
+      remove: (appserviceId) => admin.removeWithoutFile(appserviceId),
     },
     read: (text) => registrationFromYaml(text, rules),
     clock,

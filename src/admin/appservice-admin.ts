@@ -6,12 +6,12 @@ import type { Registration } from '../appservice/registration.ts';
 import type { Delivery } from '../delivery/delivery.ts';
 import type { EventFeed } from '../event-feed.ts';
 import type { AdminPort, AppserviceStatus, AuditRecord, ExplainRoutingRequest, KeyRotationOrder, KeyRotationResult, Order, Page, PutRegistrationRequest, RegistrationWarning, ReplayOrder, RoutingExplanation, ShelvedTransaction, TransactionOrder } from '../rpc/ports.ts';
+import { overlapWarnings } from '../registration/namespace-overlaps.ts';
 import { readRegistration, registrationFromYaml } from '../registration/registration-yaml.ts';
 import type { RegistrationRules } from '../registration/registration-rules.ts';
 import type { FieldProblem } from '../registration/yaml-fields.ts';
 import type { Audit, AuditedAction } from './audit.ts';
 import type { KeyRotation } from './key-rotation.ts';
-import { overlapWarnings } from './namespace-overlaps.ts';
 import type { Quarantine } from './quarantine.ts';
 import type { Registrar } from './registrar.ts';
 import { explainedRouting } from './routing-explainer.ts';
@@ -31,6 +31,9 @@ export interface AppserviceAdminOptions {
   readonly rules: RegistrationRules;
 }
 
+/** Stands for the registration files among those who do things; no name of a credential. */
+const FILES_ACTOR = 'registration files';
+
 export class AppserviceAdmin implements AdminPort {
   readonly #options: AppserviceAdminOptions;
 
@@ -49,6 +52,21 @@ export class AppserviceAdmin implements AdminPort {
     if (request.validateOnly) registrar.check(registration, request.resumeParked);
     else await this.#audited('PutRegistration', { appserviceId: registration.id, actor }, () => registrar.put(registration, 'api', request.resumeParked));
     return { registration, warnings };
+  }
+
+  /** What a registration file asks for. Rejects with a RefusalError or a StoreError. */
+  async putFromFile(registration: Registration, resumeParked: boolean): Promise<void> {
+    const { registrar } = this.#options;
+    // Before it is entered: a file that cannot be applied is tried again and again.
+    registrar.check(registration, resumeParked);
+    await this.#audited('PutRegistration', { appserviceId: registration.id, actor: FILES_ACTOR, reason: 'A registration file.' }, () => registrar.put(registration, 'files', resumeParked));
+  }
+
+  /** The registration is in no file any more: its backlog is parked. Rejects with a RefusalError or a StoreError. */
+  async removeWithoutFile(appserviceId: string): Promise<void> {
+    const { registrar } = this.#options;
+    registrar.get(appserviceId);
+    await this.#audited('DeleteRegistration', { appserviceId, actor: FILES_ACTOR, reason: 'In no registration file any more; its backlog is parked.' }, () => registrar.remove(appserviceId, 'park'));
   }
 
   getRegistration(appserviceId: string): Registration {

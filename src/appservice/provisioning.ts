@@ -19,8 +19,8 @@ export interface Provision {
   readonly appserviceId: string | undefined;
 }
 
-/** What one appservice said of one user; `unclaimed`: it is not to be asked. */
-export type UserAnswer = 'yes' | 'no' | 'failed' | 'timeout' | 'unclaimed';
+/** What one appservice said of one user; `unclaimed`: it is not to be asked; `silent`: it was not, since it has answered nothing of late. */
+export type UserAnswer = 'yes' | 'no' | 'failed' | 'timeout' | 'unclaimed' | 'silent';
 
 /** Users that a submission names as unknown. Throws a RefusalError for what is no user of this homeserver. */
 export function unknownUsers(userIds: readonly string[], serverName: string): ReadonlySet<string> {

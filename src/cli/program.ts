@@ -162,7 +162,11 @@ async function gather(line: CommandLine, context: CommandContext, options: Globa
   const connection = findConnection({ options, environment: line.environment, loadConfig: () => loading, readFile: line.readFile });
   if (connection.kind === 'unknown') return { local, mongo, router: { kind: 'not_asked', message: connection.message } };
   using client = new AdminClient(connection);
-  const router: RouterFact = await gatherRouter({ ...context, router: client, serverName: options.serverName }, httpAddressOf(loading, options));
+  const router: RouterFact = await gatherRouter(
+    { ...context, router: client, serverName: options.serverName },
+    options.serverName ?? (loading.kind === 'ok' ? loading.config.serverName : ''),
+    httpAddressOf(loading, options),
+  );
   return { local, mongo, router };
 }
 

@@ -180,6 +180,7 @@ function detail(appservice: Appservice | undefined, nowMs: number): string {
     ['delivered', `${appservice.deliveredEntries} entries, through log position ${appservice.deliveredLogPosition}`],
     ['attempts', `${appservice.attempts}, of which ${appservice.failedAttempts} failed`],
     ['transaction', transaction === undefined ? 'none' : `${transaction.txnId}: ${transaction.eventCount} events, ${transaction.attemptCount} failed attempts${nextMs === null || nextMs <= nowMs ? '' : `, next in ${duration(nextMs - nowMs)}`}`],
+    ['held by', appservice.leaseHolder === '' ? 'no router' : `router ${appservice.leaseHolder}`],
     ['quarantine', appservice.quarantinedEntries === 0n ? 'empty' : `${appservice.quarantinedEntries} entries`],
     ['last error', lastError === undefined ? 'none' : `${lastError.message}${errorMs === null ? '' : ` (${duration(nowMs - errorMs)} ago)`}`],
   ];

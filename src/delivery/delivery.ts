@@ -132,6 +132,11 @@ export class Delivery implements AsyncDisposable {
     this.#roster.registrationsChanged();
   }
 
+  /** The lease of an appservice changed hands, as the store tells. A hint; never throws. */
+  leaseChanged(appserviceId: string, holder: string | null): void {
+    this.#roster.leaseChanged(appserviceId, holder);
+  }
+
   /** Rejects with a RefusalError or StoreError. */
   async status(appserviceId: string): Promise<AppserviceStatus> {
     this.commands.inForce(appserviceId);

@@ -46,6 +46,8 @@ export class ReplicaPresence implements AsyncDisposable {
   #sentCount = 0;
   #answeredCount = 0;
   #running: Promise<unknown> = Promise.resolve();
+  /** The pause between two heartbeats. */
+  #pause = new AbortController();
 
   constructor(options: ReplicaPresenceOptions) {
     this.#options = options;
@@ -91,9 +93,15 @@ export class ReplicaPresence implements AsyncDisposable {
     return () => this.#listeners.delete(listener);
   }
 
+  /** Replicas may have come or gone: looks at once. */
+  look(): void {
+    this.#pause.abort();
+  }
+
   /** Takes leave, so that others need not wait. Dispose whatever delivers before. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
+    this.#pause.abort();
     if (this.#options.isExclusive) return;
     const { store, clock, ttlMs } = this.#options;
     const overdue = new AbortController();
@@ -105,9 +113,10 @@ export class ReplicaPresence implements AsyncDisposable {
   async #runHeartbeat(): Promise<void> {
     const { clock, intervalMs, logger } = this.#options;
     const { signal } = this.#stop;
-    for (;;) {
-      await clock.sleep(intervalMs, signal);
-      if (signal.aborted) return;
+    while (!signal.aborted) {
+      this.#pause = new AbortController();
+      await clock.sleep(intervalMs, this.#pause.signal);
+      if (this.#stop.signal.aborted) return;
       try {
         await this.#beat();
       } catch (error) {

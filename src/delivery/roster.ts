@@ -6,8 +6,11 @@
  * makes states for new appservices, takes what is its own and free, gives back what belongs elsewhere, counts
  * backlogs. Every turn starts from what is stored, so one that failed half-way is made good by the next.
  *
- *   elsewhere ──▶ take (a new epoch, by compare-and-set) ──▶ held by a sender ──▶ retire, release ──▶ elsewhere
+ *   elsewhere ──▶ take (a new epoch, by compare-and-set) ──▶ held by a sender ──▶ retire, hand over ──▶ elsewhere
  *                                                              └── lost, or this replica was away ──▶ elsewhere
+ *
+ * What is given back is handed to the replica that should have it, in its name, so that it need only look. One that
+ * gets something so keeps it until the live replicas are others: the giver may still count as alive for a moment.
  */
 import { StoreError } from '../store/errors.ts';
 import type { AppserviceState, SegmentLog } from '../store/port.ts';
@@ -28,6 +31,13 @@ export interface RosterOptions {
   readonly pollIntervalMs: number;
 }
 
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
 export class Roster {
   readonly #options: RosterOptions;
   readonly #context: DeliveryContext;
@@ -40,6 +50,10 @@ export class Roster {
   #tail = 0;
   /** Wall clock as of which the states were read. */
   #loadedTimeMs = 0;
+  /** Epochs in which this process held a lease last. */
+  readonly #heldEpochs = new Map<string, number>();
+  /** What was handed to this replica, and the live replicas as of then. */
+  readonly #given = new Map<string, string>();
   #mustLoad = true;
   #mustTurn = true;
   #sleeping: AbortController | null = null;
@@ -117,22 +131,42 @@ export class Roster {
     this.#sleeping?.abort();
   }
 
-  /** Ends the loop; senders finish what is in flight, within `drainTimeoutMs`; leases are given back, within `releaseTimeoutMs`. */
+  /** A lease was given up or handed over; `holder` null: whoever should have it may. A hint. */
+  leaseChanged(appserviceId: string, holder: string | null): void {
+    if (this.#senders.has(appserviceId)) return;
+    if (holder === null ? !this.isWantedHere(appserviceId) : holder !== this.#options.presence.replicaId) return;
+    this.#mustLoad = true;
+    this.nudge();
+  }
+
+  /**
+   * Ends the loop. Each sender finishes what is in flight, within `drainTimeoutMs`, and hands its lease over at once,
+   * whatever the others do; all leases are given back within `releaseTimeoutMs` more.
+   */
   async end(drainTimeoutMs: number, releaseTimeoutMs: number): Promise<void> {
     this.#unsubscribe();
     this.#stop.abort();
     this.#sleeping?.abort();
     const senders = [...new Set([...this.#senders.values(), ...this.#retiring])];
-    await this.#within(drainTimeoutMs, Promise.all([this.#running, ...senders.map((sender) => sender.retire())]));
-    await this.#within(releaseTimeoutMs, Promise.all(senders.map((sender) => this.#release(sender))));
+    const overdue = new AbortController();
+    const ended = senders.map(async (sender) => {
+      await Promise.race([sender.retire(), aborted(overdue.signal)]);
+      await this.#release(sender);
+    });
+    const done = Promise.all([this.#running, ...ended]);
+    await this.#within(drainTimeoutMs, done);
+    overdue.abort();
+    await this.#within(releaseTimeoutMs, done);
     this.#senders.clear();
   }
 
   /** A lease that cannot be given back in time is taken by others once this replica is gone. */
   async #release(sender: Sender): Promise<void> {
+    const { replicaId, liveReplicaIds } = this.#options.presence;
     await sender.stop();
     if (!sender.cell.isCertain) return;
-    await sender.cell.changeOnce(released(this.#options.presence.replicaId)).catch(() => null);
+    const successor = wantedHolder(this.#context.serverName, sender.appserviceId, liveReplicaIds.filter((id) => id !== replicaId));
+    await sender.cell.changeOnce(released(replicaId, successor)).catch(() => null);
   }
 
   async #run(): Promise<void> {
@@ -217,10 +251,15 @@ export class Roster {
       if (wantedHolder(serverName, appserviceId, liveReplicaIds) === replicaId) wanted.push(firstState(serverName, appserviceId, since, replicaId));
     }
     for (const state of this.#states.values()) {
-      if (mayTake(state, replicaId, liveReplicaIds)) wanted.push(taken(state, replicaId));
+      if (!mayTake(state, replicaId, liveReplicaIds)) continue;
+      if (state.leaseHolder === replicaId && state.leaseEpoch !== this.#heldEpochs.get(state.appserviceId)) this.#given.set(state.appserviceId, liveReplicaIds.join());
+      wanted.push(taken(state, replicaId));
     }
     for (const sender of this.#senders.values()) {
-      if (wantedHolder(serverName, sender.appserviceId, liveReplicaIds) !== replicaId) this.#retire(sender);
+      const { appserviceId } = sender;
+      if (this.#given.get(appserviceId) === liveReplicaIds.join()) continue;
+      this.#given.delete(appserviceId);
+      if (wantedHolder(serverName, appserviceId, liveReplicaIds) !== replicaId) this.#retire(sender);
     }
     const outcomes = await Promise.allSettled(wanted.map((state) => writer.write(state)));
     const failures: unknown[] = [];
@@ -240,6 +279,7 @@ export class Roster {
     if (this.#stop.signal.aborted) return;
     if (presence.lapseCount !== lapseCount) return this.#setAside(state);
     this.#states.delete(state.appserviceId);
+    this.#heldEpochs.set(state.appserviceId, state.leaseEpoch);
     const cell = new StateCell(state, { writer, isHolder: true, retry: this.#context.storeRetry });
     this.#senders.set(state.appserviceId, new Sender(cell, lapseCount, this.#context));
   }
@@ -248,10 +288,11 @@ export class Roster {
   #retire(sender: Sender): void {
     if (this.#retiring.has(sender)) return;
     this.#retiring.add(sender);
-    const { replicaId } = this.#options.presence;
+    const { presence } = this.#options;
+    const successor = (): string | undefined => wantedHolder(this.#context.serverName, sender.appserviceId, presence.liveReplicaIds);
     const retired = sender
       .retire()
-      .then(() => sender.cell.change(released(replicaId), this.#stop.signal))
+      .then(() => sender.cell.change(released(presence.replicaId, successor()), this.#stop.signal))
       .catch((error: unknown) => this.#context.logger.error({ appservice_id: sender.appserviceId, error: String(error) }, 'a lease could not be given back'))
       .finally(() => {
         this.#retiring.delete(sender);

@@ -23,6 +23,8 @@ export interface AppserviceStatus {
   /** Why nothing is sent although something waits, when that is by somebody's word. */
   readonly heldBy: 'no_url' | 'paused' | 'parked' | null;
   readonly quarantinedEntries: number;
+  /** The replica that delivers to it; null while none does. */
+  readonly leaseHolder: string | null;
   readonly lastError: { readonly kind: string; readonly httpStatus: number | null; readonly message: string; readonly timeMs: number } | null;
   readonly deliveredEntries: number;
   readonly attempts: number;
@@ -71,6 +73,7 @@ export function statusOf({ stored, inForce, backlog: waiting, visibleState, trou
           },
     heldBy: waits ? heldBy(stored, inForce) : null,
     quarantinedEntries: stored.quarantinedEntries,
+    leaseHolder: stored.leaseHolder,
     lastError: trouble ?? stored.lastFailure,
     deliveredEntries: stored.deliveredEntries,
     attempts: stored.attempts,

@@ -49,8 +49,12 @@ export function taken(state: AppserviceState, holder: string): AppserviceState {
   return { ...state, revision: state.revision + 1, leaseHolder: holder, leaseEpoch: state.leaseEpoch + 1 };
 }
 
-export function released(holder: string): StateChange {
-  return (state) => (state.leaseHolder === holder ? { ...state, leaseHolder: null } : null);
+/** Given back to whoever should have it, or handed to `successor` in a new epoch, which that takes in one of its own. */
+export function released(holder: string, successor: string | undefined): StateChange {
+  return (state) => {
+    if (state.leaseHolder !== holder) return null;
+    return successor === undefined ? { ...state, leaseHolder: null } : { ...state, leaseHolder: successor, leaseEpoch: state.leaseEpoch + 1 };
+  };
 }
 
 /** A transaction is cut where there is none; what is left out whole is passed without one (R74). */

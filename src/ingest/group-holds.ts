@@ -16,7 +16,7 @@ import type { Hold } from './holds.ts';
 
 /** What this process knows of answers. It decides what is asked and never what is delivered, so replicas may differ. */
 export interface KnownAnswers {
-  /** True if the appservice has said yes or no to this user a short while ago. */
+  /** True if the appservice has said yes or no to this user a short while ago, or answers no such questions at present. */
   isAnswered(appserviceId: string, userId: string): boolean;
 }
 

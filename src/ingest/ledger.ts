@@ -23,10 +23,10 @@ import type { Logger } from '../logger.ts';
 import { StoreError } from '../store/errors.ts';
 import type { SegmentLog } from '../store/port.ts';
 import type { RedeliveredKey, RegistrationChange, Segment } from '../store/segment.ts';
+import { answerSubmission } from './answer-submission.ts';
 import type { Fold, FoldedRegistration } from './fold.ts';
 import type { KnownAnswers } from './group-holds.ts';
 import { RoutedGroup } from './group-router.ts';
-import type { SubmissionVerdict } from './group-router.ts';
 import { markSegment } from './mark-segment.ts';
 import type { Hold } from './holds.ts';
 import type { GroupLimits, PlannedChange, Release, SubmissionItem, Work } from './queue.ts';
@@ -156,6 +156,11 @@ export class Ledger implements AsyncDisposable {
     return this.#queue.offerPause(use);
   }
 
+  /** Others may have appended through at least this log position. A hint; never throws. */
+  appendedElsewhere(position: number): void {
+    if (position > this.#fold.tail) this.#queue.hint(position);
+  }
+
   /** Folds what other writers have appended by now; true if there was anything. */
   look(): Promise<boolean> {
     return this.#queue.offerLook();
@@ -200,6 +205,7 @@ export class Ledger implements AsyncDisposable {
     const work = await this.#queue.take(this.#stop.signal);
     if (work === null) return;
     if (work.kind === 'pause') return work.use();
+    if (work.kind === 'hint' && work.position <= this.#fold.tail) return;
     try {
       if (work.kind === 'submissions') await this.#appendSubmissions(work.items);
       else if (work.kind === 'releases') {
@@ -207,6 +213,7 @@ export class Ledger implements AsyncDisposable {
         work.settle();
       } else if (work.kind === 'change') work.settle(await this.#appendChange(work.plan));
       else if (work.kind === 'redelivery') await this.#appendRedelivery(work);
+      else if (work.kind === 'hint') await this.#readOn();
       else if (work.kind === 'look') work.settle(await this.#readOn());
       else work.settle(await this.#appendPositions());
     } catch (error) {
@@ -256,7 +263,7 @@ export class Ledger implements AsyncDisposable {
     meter.group(group.entryCount, items.length);
     if (group.unaskedCount > 0) this.#tellUnasked(group.unaskedCount);
     this.#untold.push(() => {
-      for (const [at, item] of items.entries()) settle(item, group.verdicts[at], logPosition, meter);
+      for (const [at, item] of items.entries()) answerSubmission(item, group.verdicts[at], logPosition, meter);
     });
   }
 
@@ -389,12 +396,4 @@ export class Ledger implements AsyncDisposable {
     this.#behind = false;
     return this.#fold.tail > before;
   }
-}
-
-function settle(item: SubmissionItem, verdict: SubmissionVerdict | undefined, logPosition: number, meter: IngestMeter): void {
-  if (verdict === undefined) throw new Error('a submission has no verdict');
-  const { refusal, ...rest } = verdict;
-  if (refusal !== null) return item.refuse(refusal);
-  meter.submitted(rest.accepted, rest.duplicates, rest.routed);
-  item.settle({ ...rest, logPosition });
 }

@@ -75,6 +75,7 @@ type Item = SubmissionItem | ReleaseItem | ChangeItem | RedeliveryItem | FlushIt
 export type Work =
   | { readonly kind: 'submissions'; readonly items: readonly SubmissionItem[]; refuse(error: unknown): void }
   | { readonly kind: 'releases'; readonly releases: readonly Release[]; settle(): void; refuse(error: unknown): void }
+  | { readonly kind: 'hint'; readonly position: number; refuse(error: unknown): void }
   | ChangeItem
   | RedeliveryItem
   | FlushItem
@@ -91,6 +92,8 @@ export class IngestQueue {
   #wake: (() => void) | null = null;
   /** Asked for and not taken; shared. */
   #lookToCome: Promise<boolean> | null = null;
+  /** Log position of the newest hint that is not taken; 0 = none. */
+  #hinted = 0;
 
   constructor(limits: GroupLimits, clock: Clock) {
     this.#limits = limits;
@@ -147,6 +150,12 @@ export class IngestQueue {
     return (this.#lookToCome ??= new Promise((settle, refuse) => this.#put({ kind: 'look', settle, refuse })));
   }
 
+  /** Others appended through at least this log position; to be looked at when nothing else is to be done. */
+  hint(position: number): void {
+    this.#hinted = Math.max(this.#hinted, position);
+    this.#wake?.();
+  }
+
   offerPause<Result>(use: () => Result): Promise<Result> {
     return new Promise((settle, refuse) => this.#put({ kind: 'pause', use: () => settle(use()), refuse }));
   }
@@ -172,14 +181,21 @@ export class IngestQueue {
   /** What is next, as soon as there is something; null once `signal` aborts. */
   async take(signal: AbortSignal): Promise<Work | null> {
     if (this.#head === this.#items.length) {
-      await this.#arrival(signal);
+      if (this.#hinted === 0) await this.#arrival(signal);
       // Calls that arrive in the same turn of the event loop share the group.
       await this.#clock.pause();
     }
     const next = this.#items[this.#head];
-    if (next === undefined) return null;
+    if (next === undefined) return this.#takeHint();
     if (next.kind === 'submission') return this.#takeGroup();
     return next.kind === 'release' ? this.#takeReleases() : this.#shift(next);
+  }
+
+  #takeHint(): Work | null {
+    if (this.#hinted === 0) return null;
+    const position = this.#hinted;
+    this.#hinted = 0;
+    return { kind: 'hint', position, refuse: () => undefined };
   }
 
   #takeReleases(): Work {

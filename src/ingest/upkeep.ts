@@ -44,7 +44,7 @@ export interface UpkeepOptions {
   /** A checkpoint is made early when this many rooms have changed. */
   readonly dirtyRoomsMax: number;
   readonly trimIntervalMs: number;
-  /** Segments stay at least this long. */
+  /** Segments stay at least this long, and what a replay meanwhile asks for as long as it needs them. */
   readonly retentionMs: number;
   /** Segments looked at in one call of the store, and calls in one turn. */
   readonly trimSegmentsMax: number;
@@ -121,7 +121,8 @@ export class Upkeep implements AsyncDisposable {
         after: this.#trimAfter,
         // What is held is read from its segments after a start, and so is what was written beside it.
         through: Math.min(this.#checkpointPosition, fold.holds.oldestSegment - 1),
-        beforeMs: nowMs - retentionMs,
+        // An operator may have moved a position back since the states were read: what was in its retention then stays.
+        beforeMs: Math.min(nowMs, cut.asOfMs) - retentionMs,
         deliveredPositions: this.#heldPositions(),
         expired: { beforeMs: Math.min(nowMs, cut.asOfMs) - ephemeralAgeMaxMs - EXPIRED_MARGIN_MS, cutThrough: cut.positions },
         segmentsMax: trimSegmentsMax,

@@ -13,12 +13,22 @@
  * counted and asked again with the next event. An appservice is asked about so many users at a time; further ones wait
  * their turn, and no hold waits longer than its time from when it was first seen here. What another replica leaves undone
  * is done here after twice that time, whoever it belongs to.
+ *
+ * An appservice that gave no answer several times in a row is silent: libraries without a handler for these queries never
+ * answer one. About nobody else is it asked then, so nothing waits for it; after a while one question finds out whether it
+ * has come back.
+ *
+ *   asked ── no answer, so many times in a row ──▶ silent ── after a while, the next user ──▶ one question
+ *     ▲                                              ▲                                        │       │
+ *     └───────────────────────── any answer ─────────┼────────────────────────────────────────┘       │
+ *                                                    └── no answer ───────────────────────────────────┘
  */
 import type { UserAnswer } from '../appservice/provisioning.ts';
 import { RefusalError } from '../appservice/refusal.ts';
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import { StoreError } from '../store/errors.ts';
+import { Silence } from './silence.ts';
 
 /** What waits for one appservice in one room; the same object as long as it is open. Users may come to it. */
 export interface WaitingRoom {
@@ -57,11 +67,14 @@ export interface UnknownUsersLimits {
   /** How long a yes or no is remembered, and how many are. */
   readonly answerKeptMs: number;
   readonly answersMax: number;
+  /** Times in a row that an appservice gives no answer, after which it is silent, and for how long it then is not asked. */
+  readonly silentAsksMax: number;
+  readonly silenceMs: number;
   /** Between two looks at what belongs to others, and before what failed is tried again. */
   readonly intervalMs: number;
 }
 
-export const UNKNOWN_USERS_LIMITS: UnknownUsersLimits = { waitTimeoutMs: 30_000, appserviceAsksMax: 8, answerKeptMs: 60_000, answersMax: 10_000, intervalMs: 1_000 };
+export const UNKNOWN_USERS_LIMITS: UnknownUsersLimits = { waitTimeoutMs: 30_000, appserviceAsksMax: 8, answerKeptMs: 60_000, answersMax: 10_000, silentAsksMax: 3, silenceMs: 30_000, intervalMs: 1_000 };
 
 interface Followed {
   readonly asked: Set<string>;
@@ -81,12 +94,15 @@ export class UnknownUsers<Room extends WaitingRoom> implements AsyncDisposable {
   readonly #elsewhere = new Map<Room, number>();
   readonly #asking = new Map<string, Promise<UserAnswer>>();
   readonly #turns = new Map<string, Turns>();
+  readonly #silence: Silence;
   /** Monotonic time until which an answer is remembered, oldest first. */
   readonly #answered = new Map<string, number>();
   #watching: Promise<void> | null = null;
 
   constructor(options: UnknownUsersOptions<Room>) {
     this.#options = options;
+    const { clock, limits } = options;
+    this.#silence = new Silence({ clock, asksMax: limits.silentAsksMax, silenceMs: limits.silenceMs });
   }
 
   /** Rooms that are followed here. */
@@ -94,7 +110,12 @@ export class UnknownUsers<Room extends WaitingRoom> implements AsyncDisposable {
     return this.#followed.size;
   }
 
+  /** True if the appservice need not be asked about the user: it has said yes or no a short while ago, or is silent. */
   isAnswered(appserviceId: string, userId: string): boolean {
+    return this.#isRemembered(appserviceId, userId) || this.#silence.isSilent(appserviceId);
+  }
+
+  #isRemembered(appserviceId: string, userId: string): boolean {
     return (this.#answered.get(keyOf(appserviceId, userId)) ?? 0) > this.#options.clock.monotonicMs();
   }
 
@@ -197,17 +218,34 @@ export class UnknownUsers<Room extends WaitingRoom> implements AsyncDisposable {
   }
 
   async #ask(appserviceId: string, userId: string): Promise<UserAnswer> {
-    if (this.isAnswered(appserviceId, userId)) return 'yes';
+    if (this.#isRemembered(appserviceId, userId)) return 'yes';
+    if (this.#silence.isSilent(appserviceId)) return this.#unasked();
     const { limits } = this.#options;
     const turns = this.#turns.get(appserviceId) ?? new Turns(limits.appserviceAsksMax);
     this.#turns.set(appserviceId, turns);
     await turns.begin();
     try {
-      return this.#ending.signal.aborted ? 'timeout' : await this.#asked(appserviceId, userId);
+      if (this.#ending.signal.aborted) return 'timeout';
+      if (!this.#silence.mayAsk(appserviceId)) return this.#unasked();
+      return await this.#asked(appserviceId, userId);
     } finally {
+      this.#silence.asked(appserviceId);
       turns.next();
       if (turns.isIdle) this.#turns.delete(appserviceId);
     }
+  }
+
+  #unasked(): UserAnswer {
+    this.#options.meter.asked('silent');
+    return 'silent';
+  }
+
+  #tellSilence(appserviceId: string, answer: UserAnswer): void {
+    const { logger, serverName, limits } = this.#options;
+    const change = this.#silence.heard(appserviceId, answer !== 'timeout');
+    const fields = { server_name: serverName, appservice_id: appserviceId };
+    if (change === 'silent') logger.warn({ ...fields, silence_ms: limits.silenceMs }, 'the appservice answers no questions about users; events do not wait for it for a while');
+    if (change === 'answers') logger.info(fields, 'the appservice answers questions about users again');
   }
 
   async #asked(appserviceId: string, userId: string): Promise<UserAnswer> {
@@ -217,6 +255,7 @@ export class UnknownUsers<Room extends WaitingRoom> implements AsyncDisposable {
       try {
         const answer = await ask(appserviceId, userId);
         meter.asked(answer);
+        this.#tellSilence(appserviceId, answer);
         if (answer === 'yes' || answer === 'no') this.#remember(appserviceId, userId);
         return answer;
       } catch (error) {

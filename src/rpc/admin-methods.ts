@@ -111,10 +111,11 @@ export class AdminMethods {
     return explanationTo(await this.#admin(request, caller).explainRouting(explanationWantedFrom(request)));
   }
 
-  /** Until `signal` aborts. */
-  async *watchEvents(request: MessageShape<typeof WatchEventsRequestSchema>, caller: Caller, signal: AbortSignal): AsyncGenerator<MessageInitShape<typeof WatchEventsResponseSchema>> {
+  /** Until `signal` aborts. Calls `begun` once nothing is missed any more. */
+  async *watchEvents(request: MessageShape<typeof WatchEventsRequestSchema>, caller: Caller, signal: AbortSignal, begun: () => void): AsyncGenerator<MessageInitShape<typeof WatchEventsResponseSchema>> {
     if (request.appserviceIds.length > WATCHED_MAX) throw invalid('appservice_ids', `At most ${WATCHED_MAX} appservices can be named; name none to watch all.`);
     const events = this.#admin(request, caller).watch(request.appserviceIds, signal);
+    begun();
     for await (const { record, droppedCount } of events) yield domainEventTo(record, droppedCount);
   }
 

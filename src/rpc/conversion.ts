@@ -199,6 +199,7 @@ export function appserviceTo(status: AppserviceStatus): MessageInitShape<typeof 
     failedAttempts: BigInt(status.failedAttempts),
     heldBy: heldByTo(heldBy),
     quarantinedEntries: BigInt(status.quarantinedEntries),
+    leaseHolder: status.leaseHolder ?? '',
   };
 }
 

@@ -161,7 +161,7 @@ function addServices(server: Server, { router, admin }: GrpcServerOptions, door:
     replayEvents: door.unary(a.replayEvents, (request, caller) => admin.operator.replayEvents(request, caller)),
     listAuditEntries: door.unary(a.listAuditEntries, (request, caller) => admin.operator.listAuditEntries(request, caller)),
     explainRouting: door.unary(a.explainRouting, (request, caller) => admin.explainRouting(request, caller)),
-    watchEvents: door.serverStream(a.watchEvents, (request, caller, signal) => admin.watchEvents(request, caller, signal)),
+    watchEvents: door.serverStream(a.watchEvents, (request, caller, signal, begun) => admin.watchEvents(request, caller, signal, begun)),
   });
 }
 
@@ -223,15 +223,16 @@ class Door {
     };
   }
 
+  /** `begun` sends the headers, which otherwise come with the first answer. */
   serverStream<I extends DescMessage, O extends DescMessage>(
     method: Method<I, O>,
-    run: (request: MessageShape<I>, caller: Caller, signal: AbortSignal) => AsyncIterable<MessageInitShape<O>>,
+    run: (request: MessageShape<I>, caller: Caller, signal: AbortSignal, begun: () => void) => AsyncIterable<MessageInitShape<O>>,
   ): handleServerStreamingCall<MessageShape<I>, MessageShape<O>> {
     return (call) => {
       const gone = new AbortController();
       call.on('cancelled', () => gone.abort());
       const signal = AbortSignal.any([gone.signal, this.#draining]);
-      void this.#stream(method, call, (caller) => untilDrained(run(intact(call.request), caller, signal), this.#draining));
+      void this.#stream(method, call, (caller) => untilDrained(run(intact(call.request), caller, signal, () => call.sendMetadata(new GrpcMetadata())), this.#draining));
     };
   }
 

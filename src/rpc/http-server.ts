@@ -7,7 +7,7 @@
  */
 import type { ConnectRouter, HandlerContext, Interceptor } from '@connectrpc/connect';
 import { Code as ConnectCode, ConnectError } from '@connectrpc/connect';
-import { compressionGzip, connectNodeAdapter } from '@connectrpc/connect-node';
+import { compressionGzip } from '@connectrpc/connect-node';
 import { createServer as createHttpServer } from 'node:http';
 import type { IncomingMessage, Server as HttpServer1 } from 'node:http';
 import { constants as http2Constants, createServer as createHttp2Server } from 'node:http2';
@@ -19,6 +19,8 @@ import type { Clock } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import type { AdminMethods } from './admin-methods.ts';
 import type { Authenticator, Caller } from './authentication.ts';
+import { connectAdapter, sendHeaders } from './connect-adapter.ts';
+import type { NodeHandler } from './connect-adapter.ts';
 import { REQUEST_BYTES_MAX } from './conversion.ts';
 import { statusOf } from './errors.ts';
 import { answerPage, answerText } from './http-pages.ts';
@@ -70,8 +72,6 @@ const LINGER_MS = 1_000;
 const STREAM_EVENTS_PATH = `/${AppserviceRouter.typeName}/${AppserviceRouter.method.streamEvents.name}`;
 /** How a connection with HTTP/2 begins, RFC 9113 section 3.4. */
 const HTTP2_PREFACE = Buffer.from('PRI * HTTP/2.0');
-
-type Handler = ReturnType<typeof connectNodeAdapter>;
 
 export class HttpServer implements AsyncDisposable {
   /** `host:port` it listens on. */
@@ -207,7 +207,7 @@ function endWhenIdle(session: ServerHttp2Session, idleMs: number): void {
 }
 
 /** Ends what is left of a connection while draining, and HTTP/2 requests whose body stops coming. */
-function limited(handle: Handler, http1: () => HttpServer1, requestMs: number, draining: AbortSignal, clock: Clock): Handler {
+function limited(handle: NodeHandler, http1: () => HttpServer1, requestMs: number, draining: AbortSignal, clock: Clock): NodeHandler {
   return (request, response) => {
     if (!('stream' in request)) {
       response.once('close', () => {
@@ -238,11 +238,12 @@ async function lingering(request: IncomingMessage, clock: Clock): Promise<void> 
   if (!request.complete && !request.destroyed) request.socket.destroy();
 }
 
-function handlerOf(options: HttpServerOptions, draining: AbortSignal): Handler {
+function handlerOf(options: HttpServerOptions, draining: AbortSignal): NodeHandler {
   const { probes, ingress, authenticator, listen: address } = options;
   const mayReadMetrics = (authorization: string | undefined): boolean => isLoopback(address) || authenticator.hasRole(authorization, ['monitor', 'admin']);
   const pages = { probes, ingress, mayReadMetrics };
-  return connectNodeAdapter({
+  return connectAdapter({
+    logger: options.logger,
     routes: (router) => addRoutes(router, options, draining),
     interceptors: [observing(options)],
     requestGate: (context) => {
@@ -370,6 +371,6 @@ function addRoutes(router: ConnectRouter, options: HttpServerOptions, draining: 
     replayEvents: async (request, context) => a.operator.replayEvents(request, callerOf(context)),
     listAuditEntries: async (request, context) => a.operator.listAuditEntries(request, callerOf(context)),
     explainRouting: async (request, context) => a.explainRouting(request, callerOf(context)),
-    watchEvents: (request, context) => told(context, () => untilDrained(a.watchEvents(request, callerOf(context), AbortSignal.any([context.signal, draining])), draining)),
+    watchEvents: (request, context) => told(context, () => untilDrained(a.watchEvents(request, callerOf(context), AbortSignal.any([context.signal, draining]), () => sendHeaders(context)), draining)),
   });
 }

@@ -114,6 +114,8 @@ export interface AppserviceStatus {
   /** Why nothing is sent although something waits, when that is by an operator's word: no URL, paused, parked. */
   readonly heldBy: 'no_url' | 'paused' | 'parked' | null;
   readonly quarantinedEntries: number;
+  /** The replica that delivers to it; null while none does. */
+  readonly leaseHolder: string | null;
   readonly lastError: { readonly kind: string; readonly httpStatus: number | null; readonly message: string; readonly timeMs: number } | null;
   readonly deliveredEntries: number;
   readonly attempts: number;

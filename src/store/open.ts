@@ -3,12 +3,15 @@ import type { Clock, Random } from '../clock.ts';
 import type { StoreLocation } from '../config-schema.ts';
 import type { Logger } from '../logger.ts';
 import type { Store } from './port.ts';
+import type { WakeRelay } from './wake-relay.ts';
 import { openSqliteStore } from './sqlite/sqlite-store.ts';
 
 export interface OpenStoreOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
+  /** Told what other processes do in a shared store. */
+  readonly wakes?: WakeRelay;
 }
 
 /**

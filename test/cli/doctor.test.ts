@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CHECKS, diagnose } from '../../src/cli/doctor/doctor.ts';
 import type { AppserviceFact, CatchAllFact, Facts, HttpFact, IngressFact, IngressSetupFact, LocalFacts, MongoFact, PathFact, RegistrationFact } from '../../src/cli/doctor/facts.ts';
+import type { Overlap } from '../../src/cli/doctor/overlaps.ts';
 import type { Registration } from '../../src/appservice/registration.ts';
 
 const path = (name: string, more: Partial<PathFact> = {}): PathFact => ({ path: name, exists: true, mode: 0o600, isWritable: true, ...more });
@@ -50,8 +51,8 @@ const settings = (more: Partial<NonNullable<LocalFacts['settings']>>): Partial<F
 const file = (more: Partial<Registration>, name = 'other.yaml'): NonNullable<LocalFacts['settings']>['files'][number] => ({ path: name, problems: [], registration: { ...REGISTRATION, ...more }, warnings: [] });
 const files = (...more: NonNullable<LocalFacts['settings']>['files']): Partial<Facts> => settings({ files: [...SETTINGS.files, ...more] });
 const warnedOf = (code: string): Partial<Facts> => files({ path: 'x.yaml', problems: [], registration: null, warnings: [{ code, message: 'Look.' }] });
-const router = (more: { registrations?: RegistrationFact[]; appservices?: AppserviceFact[]; http?: Partial<HttpFact> | null; ingress?: IngressFact }): Partial<Facts> => ({
-  router: { kind: 'reached', registrations: more.registrations ?? [IN_FORCE], appservices: more.appservices ?? [APPSERVICE], ingress: more.ingress ?? null, http: more.http === null ? null : { ...HTTP, ...more.http } },
+const router = (more: { registrations?: RegistrationFact[]; overlaps?: Overlap[]; appservices?: AppserviceFact[]; http?: Partial<HttpFact> | null; ingress?: IngressFact }): Partial<Facts> => ({
+  router: { kind: 'reached', registrations: more.registrations ?? [IN_FORCE], overlaps: more.overlaps ?? [], appservices: more.appservices ?? [APPSERVICE], ingress: more.ingress ?? null, http: more.http === null ? null : { ...HTTP, ...more.http } },
 });
 const appservice = (more: Partial<AppserviceFact>): Partial<Facts> => router({ appservices: [{ ...APPSERVICE, ...more }] });
 const ingressSetup = (more: Partial<IngressSetupFact>): Partial<Facts> => settings({ ingress: { ...INGRESS_SETUP, ...more } });
@@ -86,6 +87,7 @@ const FAULTS: Readonly<Record<string, readonly Partial<Facts>[]>> = {
   PATTERN_MATCHES_ALL: [warnedOf('PATTERN_MATCHES_ALL')],
   EXCLUSIVE_OVERLAP: [warnedOf('EXCLUSIVE_OVERLAP')],
   SENDER_SHARED: [warnedOf('SENDER_SHARED')],
+  SENDER_CLAIMED: [warnedOf('SENDER_CLAIMED')],
   TOKEN_SHORT: [warnedOf('TOKEN_SHORT')],
   MONGODB_UNSUITABLE: [{ mongo: { kind: 'faulty', isReachable: true, message: 'It is a standalone.' } }],
   MONGODB_UNREACHABLE: [{ mongo: { kind: 'faulty', isReachable: false, message: 'Nobody answers.' } }],
@@ -99,7 +101,8 @@ const FAULTS: Readonly<Record<string, readonly Partial<Facts>[]>> = {
   ROUTER_NOT_READY: [router({ http: { isReady: false, detail: 'the log cannot be reached' } })],
   REGISTRATION_FILE_NOT_APPLIED: [router({ http: { detail: '{"registration_files":["bad.yaml"]}' } })],
   HOMESERVER_SILENT: [router({ http: { submissionAgeMs: 3_600_000 } }), router({ http: { submissionAgeMs: null } })],
-  EXCLUSIVE_OVERLAP_IN_FORCE: [router({ registrations: [IN_FORCE, { ...IN_FORCE, id: 'second', senderLocalpart: 'second' }] })],
+  EXCLUSIVE_OVERLAP_IN_FORCE: [router({ registrations: [IN_FORCE, { ...IN_FORCE, id: 'second', senderLocalpart: 'second' }] }), router({ overlaps: [{ id: 'irc', code: 'EXCLUSIVE_OVERLAP', message: 'Both match.' }] })],
+  SENDER_CLAIMED_IN_FORCE: [router({ overlaps: [{ id: 'irc', code: 'SENDER_CLAIMED', message: 'It matches its own user.' }] })],
   SENDER_SHARED_IN_FORCE: [router({ registrations: [IN_FORCE, { ...IN_FORCE, id: 'second', exclusive: [] }] })],
   APPSERVICE_UNREACHABLE: [appservice({ ping: { errcode: 'M_CONNECTION_FAILED', httpStatus: null } }), appservice({ ping: { errcode: 'M_CONNECTION_TIMEOUT', httpStatus: null } })],
   HS_TOKEN_REFUSED: [appservice({ ping: { errcode: 'M_BAD_STATUS', httpStatus: 403 } }), appservice(lastError(401))],

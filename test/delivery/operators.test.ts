@@ -129,6 +129,7 @@ test('the status tells transaction, attempts, next attempt and last error while 
     transaction: { txnId: world.pushes[0]?.txnId, eventCount: 100, attemptCount: 1, nextAttemptTimeMs },
     heldBy: null,
     quarantinedEntries: 0,
+    leaseHolder: world.state('a').leaseHolder,
     lastError: { kind: 'connection_refused', httpStatus: null, message: 'The appservice cannot be reached.', timeMs: startMs },
     deliveredEntries: 0,
     attempts: 1,

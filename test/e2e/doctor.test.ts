@@ -14,7 +14,7 @@ import { failedAttempt, put, RouterHome, submit } from '../support/router-home.t
 
 interface Report {
   readonly checks: number;
-  readonly findings: readonly { readonly code: string; readonly subject: string }[];
+  readonly findings: readonly { readonly code: string; readonly subject: string; readonly message: string }[];
 }
 
 /** Long enough, and to be found in no output. */
@@ -68,31 +68,36 @@ test('doctor finds every fault of an embedded router that is broken in many ways
   await put(admin, yaml('moved', moved.url));
   await put(admin, yaml('away', `http://127.0.0.1:${await unusedPort()}`, { regex: '#twice_.*:hs\\\\.test', sender: 'shared' }));
   await put(admin, yaml('rival', denying.url, { regex: '#twice_.*:hs\\\\.test', sender: 'shared' }));
+  await put(admin, yaml('prefix', denying.url, { regex: '#twice_a' }));
   await cli(['pause', 'rival'], { cwd: home.dir, env: { ROUTER_DATA_DIR: home.dir, ROUTER_ADDRESS: router.grpcAddress } });
   await submit(router.client('homeserver'), 'one', 1);
-  for (const id of ['denying', 'misplaced', 'moved', 'away']) await failedAttempt(router, id);
+  for (const id of ['prefix', 'denying', 'misplaced', 'moved', 'away']) await failedAttempt(router, id);
 
   mkdirSync(home.path('registrations'));
   const write = (name: string, text: string): void => writeFileSync(home.path('registrations', name), text);
   write('a.yaml', yaml('a', 'http://127.0.0.1:1', { regex: '#a_.*' }));
   write('b.yaml', yaml('a', 'http://127.0.0.1:1'));
   write('c.yaml', yaml('c', null, { hsToken: `${SECRET}-as-a` }));
+  write('e.yaml', yaml('e', 'http://127.0.0.1:1', { regex: '#c_left.*' }));
   write('d.yaml', 'id: d\nurl: [not, a, url]\n');
   chmodSync(home.path('credentials.json'), 0o644);
   chmodSync(home.path('encryption.key'), 0o640);
-  const env = { ROUTER_DATA_DIR: home.dir, ROUTER_ADDRESS: router.grpcAddress, ROUTER_REGISTRATIONS: `${home.path('registrations')},${home.path('none')}` };
+  const env = { ROUTER_DATA_DIR: home.dir, ROUTER_SERVER_NAME: 'hs.test', ROUTER_ADDRESS: router.grpcAddress, ROUTER_REGISTRATIONS: `${home.path('registrations')},${home.path('none')}` };
   const { code, report } = await doctor(home, env, '--http-address', router.httpAddress);
   assert.equal(code, 5);
   const planted = [
     'CREDENTIALS_READABLE', 'ENCRYPTION_KEY_READABLE', 'REGISTRATION_PATH_LOST', 'REGISTRATION_FILE_INVALID', 'REGISTRATION_ID_TWICE', 'AS_TOKEN_TWICE',
-    'HS_TOKEN_IS_AS_TOKEN', 'REGISTRATION_WITHOUT_TRAFFIC', 'PATTERN_WITHOUT_SERVER', 'EXCLUSIVE_OVERLAP_IN_FORCE', 'SENDER_SHARED_IN_FORCE',
+    'HS_TOKEN_IS_AS_TOKEN', 'REGISTRATION_WITHOUT_TRAFFIC', 'PATTERN_WITHOUT_SERVER', 'EXCLUSIVE_OVERLAP', 'EXCLUSIVE_OVERLAP_IN_FORCE', 'SENDER_SHARED_IN_FORCE',
     'APPSERVICE_UNREACHABLE', 'HS_TOKEN_REFUSED', 'URL_WRONG', 'URL_REDIRECTS', 'PAUSED_WITH_BACKLOG',
   ];
   const found = new Set(report.findings.map((finding) => finding.code));
   assert.deepEqual(planted.filter((one) => !found.has(one)), []);
   const of = (wanted: string): string[] => report.findings.filter((finding) => finding.code === wanted).map(({ subject }) => subject);
   assert.deepEqual([of('APPSERVICE_UNREACHABLE'), of('URL_WRONG'), of('URL_REDIRECTS'), of('PAUSED_WITH_BACKLOG')], [['away'], ['misplaced'], ['moved'], ['rival']]);
-  assert.deepEqual(of('HS_TOKEN_REFUSED').sort(), ['denying', 'rival']);
+  assert.deepEqual(of('HS_TOKEN_REFUSED').sort(), ['denying', 'prefix', 'rival']);
+  assert.ok(of('EXCLUSIVE_OVERLAP_IN_FORCE').includes('rival') || of('EXCLUSIVE_OVERLAP_IN_FORCE').includes('away'), 'equal patterns');
+  assert.ok(report.findings.some(({ code, message }) => code === 'EXCLUSIVE_OVERLAP_IN_FORCE' && message.includes('"#twice_a"') && message.includes('both match')), 'patterns that only overlap');
+  assert.ok(of('EXCLUSIVE_OVERLAP').some((subject) => subject.endsWith('e.yaml')));
 });
 
 test('doctor needs no router and no sound configuration to say what is wrong', async () => {

@@ -170,4 +170,16 @@ test('R76 an id whose file goes is removed with its backlog parked, and its file
   assert.deepEqual(receiver.taken('irc'), old.ids);
   assert.deepEqual(receiver.taken('xmpp'), [...old.ids, ...between.ids]);
   await rm(file);
+  await router.line((line) => line.msg === 'the registration is in no file any more; it was removed and its backlog parked' && router.lines.filter(({ msg }) => msg === line.msg).length === 2);
+
+  // What files change is in the audit entries, each change once; what they leave as it is, or cannot change, is not.
+  const audited = async (): Promise<string[]> => (await admin.call(AppserviceAdmin.method.listAuditEntries, {})).entries.map(({ actor, action, appserviceId }) => `${actor}: ${action} ${appserviceId}`).reverse();
+  const expected = ['PutRegistration irc', 'PutRegistration xmpp', 'DeleteRegistration irc', 'PutRegistration irc', 'DeleteRegistration irc'].map((one) => `registration files: ${one}`);
+  assert.deepEqual(await audited(), expected);
+  await writeFile(home.path('registrations', 'thief.yaml'), registrationYaml('thief', null).replace('as-thief', 'as-xmpp'));
+  await router.line(({ msg, file: named }) => msg === 'a registration file is not applied' && String(named).endsWith('thief.yaml'));
+  assert.deepEqual(await audited(), expected);
+  assert.equal(await router.terminate(), 0);
+  const again = await home.start({ ROUTER_REGISTRATIONS: home.path('registrations') });
+  assert.deepEqual((await again.client('admin').call(AppserviceAdmin.method.listAuditEntries, {})).entries.length, expected.length, 'a restart changes nothing');
 });

@@ -118,3 +118,34 @@ test('R88 nothing within its age goes, nothing that a transaction holds, nor wha
   assert.deepEqual([left().includes(second), world.lost()], [false, 2]);
   await opened.ledger[Symbol.asyncDispose]();
 });
+
+test('I1 what was within its retention when the states were last read is not trimmed: a replay made since may want it', async () => {
+  const log = new MemoryLog();
+  const clock = new StillClock();
+  const opened = await openLedger(log, {}, clock);
+  await opened.put(registration('a'));
+  const { logPosition } = await opened.ledger.submit(submission([member('$1', '@_a_g:hs.test', 'join')]));
+  await opened.ledger.submit(submission([{ id: '$2' }]));
+  const readMs = clock.ms;
+  let asOfMs = readMs;
+  const upkeep = new Upkeep(
+    {
+      fold: opened.fold, ledger: opened.ledger, store: log, clock, logger: silent,
+      deliveredPositions: () => new Map([['a', log.tail]]),
+      cutPositions: () => ({ asOfMs, positions: new Map() }),
+      expired: () => undefined,
+      ephemeralAgeMaxMs: AGE_MS, intervalMs: 1_000, checkpointIntervalMs: 5_000, dirtyRoomsMax: 100, trimIntervalMs: 5_000, retentionMs: MINUTE_MS, trimSegmentsMax: 500, trimCallsMax: 50,
+    },
+    0,
+  );
+  const trimmed = async (): Promise<boolean> => {
+    await upkeep.checkpoint();
+    await upkeep.trim();
+    return !log.segments.some((segment) => lastPosition(segment) === logPosition);
+  };
+  clock.ms += 60 * MINUTE_MS;
+  assert.equal(await trimmed(), false, 'it is an hour old, and the states are, too');
+  asOfMs = readMs + MINUTE_MS + 1;
+  assert.equal(await trimmed(), true);
+  await opened.ledger[Symbol.asyncDispose]();
+});

@@ -49,7 +49,7 @@ function upkeepOf(world: LedgerWorld, log: MemoryLog, delivered: ReadonlyMap<str
       intervalMs: 1000,
       checkpointIntervalMs: 5000,
       dirtyRoomsMax: 100,
-      cutPositions: () => ({ asOfMs: 0, positions: new Map<string, number>() }),
+      cutPositions: () => ({ asOfMs: Infinity, positions: new Map<string, number>() }),
       expired: () => undefined,
       ephemeralAgeMaxMs: 300_000,
       trimIntervalMs: 5000,

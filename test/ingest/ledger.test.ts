@@ -99,6 +99,23 @@ test('of two writers with one tail one wins, the other folds it and routes its o
   assert.deepEqual(routedIds(log, 'irc'), ['$join', '$join2', '$hello']);
 });
 
+test('a hint of what another appended has it folded at once; one of what is known asks the log for nothing', async () => {
+  const log = new MemoryLog();
+  await using one = await openLedger(log);
+  await using two = await openLedger(log);
+  await one.put(registration('irc'));
+  two.ledger.appendedElsewhere(1);
+  await two.ledger.betweenGroups(() => undefined);
+  await settle();
+  assert.deepEqual(two.folded.map(({ firstPosition }) => firstPosition), [1]);
+  let reads = 0;
+  const readSegments = log.readSegments.bind(log);
+  log.readSegments = (...args) => (reads++, readSegments(...args));
+  two.ledger.appendedElsewhere(1);
+  await two.ledger.betweenGroups(() => undefined);
+  assert.equal(reads, 0);
+});
+
 test('two writers racing for long leave no hole, lose nothing and keep the order of each', async () => {
   const log = new MemoryLog();
   log.beforeAppend = async (): Promise<AppendFault> => {

@@ -112,7 +112,7 @@ test('R98 the numbers of keys outlive a restart, before and after a checkpoint',
   for (const isSaved of [false, true]) {
     const opened = await world(log);
     await opened.ledger.submit(submit({ keys: [keysOf(ghost('e2e'), isSaved ? 8 : 7), keysOf(ghost('plain'), 1)] }));
-    const options = { fold: opened.fold, ledger: opened.ledger, store: log, clock: systemClock, logger: silent, deliveredPositions: () => delivered, cutPositions: () => ({ asOfMs: 0, positions: delivered }), expired: () => undefined, ephemeralAgeMaxMs: 1, intervalMs: 1, checkpointIntervalMs: 1, dirtyRoomsMax: 1, trimIntervalMs: 1, retentionMs: -60_000, trimSegmentsMax: 100, trimCallsMax: 9 };
+    const options = { fold: opened.fold, ledger: opened.ledger, store: log, clock: systemClock, logger: silent, deliveredPositions: () => delivered, cutPositions: () => ({ asOfMs: Infinity, positions: delivered }), expired: () => undefined, ephemeralAgeMaxMs: 1, intervalMs: 1, checkpointIntervalMs: 1, dirtyRoomsMax: 1, trimIntervalMs: 1, retentionMs: -60_000, trimSegmentsMax: 100, trimCallsMax: 9 };
     const upkeep = new Upkeep(options, 0);
     if (isSaved) {
       await upkeep.checkpoint();

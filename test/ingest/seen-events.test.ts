@@ -11,7 +11,7 @@ import { MemoryLog } from '../support/memory-store.ts';
 import { registration, submission } from '../support/routing.ts';
 
 async function checkpoint({ fold, ledger }: LedgerWorld, log: MemoryLog): Promise<void> {
-  const idle = { deliveredPositions: () => new Map<string, number>(), cutPositions: () => ({ asOfMs: 0, positions: new Map<string, number>() }), expired: () => undefined, ephemeralAgeMaxMs: 300_000, intervalMs: 1_000, checkpointIntervalMs: 5_000, dirtyRoomsMax: 100, trimIntervalMs: 5_000, retentionMs: 0, trimSegmentsMax: 10, trimCallsMax: 10 };
+  const idle = { deliveredPositions: () => new Map<string, number>(), cutPositions: () => ({ asOfMs: Infinity, positions: new Map<string, number>() }), expired: () => undefined, ephemeralAgeMaxMs: 300_000, intervalMs: 1_000, checkpointIntervalMs: 5_000, dirtyRoomsMax: 100, trimIntervalMs: 5_000, retentionMs: 0, trimSegmentsMax: 10, trimCallsMax: 10 };
   await new Upkeep({ fold, ledger, store: log, clock: systemClock, logger: silent, ...idle }, 0).checkpoint();
 }
 

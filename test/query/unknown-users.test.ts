@@ -217,3 +217,64 @@ test('at the end nothing is released: the next start asks', async () => {
   await world[Symbol.asyncDispose]();
   assert.deepEqual(world.released, []);
 });
+
+/** An appservice that answers nothing, asked about as many users as make it silent. */
+async function silenced(world: World): Promise<void> {
+  for (const at of [1, 2, 3]) world.open('irc', `!${at}`, `@${at}`);
+  await settle();
+  for (const at of [1, 2, 3]) await world.answer(`irc @${at}`, 'timeout');
+}
+
+test('R119 M5 of an appservice that answers nothing the rest are not asked about: what waits for its turn goes out at once', async () => {
+  await using world = new World({ appserviceAsksMax: 4 });
+  for (let at = 1; at <= 12; at++) world.open('irc', `!${at}`, `@${at}`);
+  world.open('xmpp', '!x', '@1');
+  await settle();
+  await world.answer('irc @1', 'timeout');
+  await world.answer('irc @2', 'timeout');
+  assert.deepEqual([world.asked.length, world.released], [7, ['irc !1', 'irc !2']], 'twice in a row may be chance');
+  await world.answer('irc @3', 'timeout');
+  assert.deepEqual(world.asked.length, 7, 'nobody else is asked about');
+  // Those that are on their way are waited for; all others have gone out, in the order in which they came.
+  assert.deepEqual(world.released, ['irc !1', 'irc !2', 'irc !3', 'irc !7', 'irc !8', 'irc !9', 'irc !10', 'irc !11', 'irc !12']);
+  assert.deepEqual(world.counted.filter((answer) => answer === 'silent').length, 6);
+  assert.ok(world.unknown.isAnswered('irc', '@new'), 'nothing begins to wait for it');
+  assert.equal(world.unknown.isAnswered('xmpp', '@new'), false, 'of others that says nothing');
+  await world.answer('xmpp @1', 'yes');
+  assert.equal(world.released.at(-1), 'xmpp !x');
+});
+
+test('R119 M5 an appservice that was silent is asked about one user after a while, and about all once it answers', async () => {
+  await using world = new World();
+  await silenced(world);
+  await world.clock.advance(29_999);
+  assert.ok(world.unknown.isAnswered('irc', '@4'));
+  await world.clock.advance(1);
+  assert.equal(world.unknown.isAnswered('irc', '@4'), false);
+  world.open('irc', '!4', '@4');
+  world.open('irc', '!5', '@5');
+  await settle();
+  assert.deepEqual([world.asked.slice(3), world.released.slice(3)], [['irc @4'], ['irc !5']], 'one question at a time');
+  await world.answer('irc @4', 'timeout');
+  assert.ok(world.unknown.isAnswered('irc', '@6'), 'silent for another while');
+  await world.clock.advance(30_000);
+  world.open('irc', '!6', '@6');
+  await settle();
+  await world.answer('irc @6', 'failed');
+  for (const at of [7, 8]) world.open('irc', `!${at}`, `@${at}`);
+  await settle();
+  assert.deepEqual(world.asked.slice(4), ['irc @6', 'irc @7', 'irc @8'], 'any answer will do');
+});
+
+for (const between of ['yes', 'no', 'failed'] as const) {
+  test(`R116 an appservice that answers ${between} now and then is not silent`, async () => {
+    await using world = new World();
+    const answers: UserAnswer[] = ['timeout', 'timeout', between, 'timeout', 'timeout'];
+    for (const [at, given] of answers.entries()) {
+      world.open('irc', `!${at}`, `@${at}`);
+      await settle();
+      await world.answer(`irc @${at}`, given);
+    }
+    assert.deepEqual([world.asked.length, world.unknown.isAnswered('irc', '@new')], [5, false]);
+  });
+}

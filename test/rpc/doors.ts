@@ -52,6 +52,7 @@ export const STATUS: AppserviceStatus = {
   transaction: { txnId: '17', eventCount: 2, attemptCount: 4, nextAttemptTimeMs: 1_700_000_008_000 },
   heldBy: 'paused',
   quarantinedEntries: 1,
+  leaseHolder: 'r1',
   lastError: { kind: 'rejected', httpStatus: 502, message: 'The appservice answered 502.', timeMs: 1_700_000_001_000 },
   deliveredEntries: 40,
   attempts: 9,

@@ -131,6 +131,7 @@ for (const protocol of PROTOCOLS) {
       failedAttempts: '4',
       heldBy: 'HELD_BY_PAUSED',
       quarantinedEntries: '1',
+      leaseHolder: 'r1',
     });
     assert.equal((await call(doors, protocol, admin.listAppservices, {}, TOKENS.monitor)).appservices.length, 1);
     assert.equal((await call(doors, protocol, admin.pauseDelivery, request, TOKENS.admin)).appservice?.paused, true);

@@ -206,3 +206,41 @@ test('a stream that fails at the HTTP door is counted by its code', async () => 
   assert.equal(failureOf(await failing(read())).reason, 'CREDENTIAL_UNKNOWN');
   assert.deepEqual(doors.observed, ['WatchEvents 16']);
 });
+
+/** A stream's request of no fields, in the envelope of Connect and gRPC-Web. */
+const EMPTY_MESSAGE = Buffer.from([0, 0, 0, 0, 0]);
+const EMPTY_JSON = Buffer.from([0, 0, 0, 0, 2, 0x7b, 0x7d]);
+
+test('M8 WatchEvents sends its headers at once, by every protocol, and tells whatever happens after them', async () => {
+  await using doors = await Doors.open();
+  let emit: () => void = () => undefined;
+  // As the event feed does it: what happens from the call on is kept for the reader.
+  doors.house.admin.watch = (_ids, signal) => {
+    const happened = new Promise<void>((resolve) => {
+      emit = resolve;
+      signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+    return (async function* () {
+      await happened;
+      if (!signal.aborted) yield { record: { serverName: 'a.test', timeMs: 0, event: { kind: 'user_provisioned', service_id: 'irc', user_id: '@irc_x:a.test' } as const }, droppedCount: 0 };
+    })();
+  };
+  for (const address of [doors.grpc.address, doors.http.address]) {
+    using client = new RouterClient(address, TOKENS.admin);
+    const watch = client.watch(AppserviceAdmin.method.watchEvents, {});
+    await once(watch, 'metadata');
+    emit();
+    await once(watch, 'data');
+    watch.on('error', () => undefined);
+    watch.cancel();
+  }
+  for (const [contentType, body] of [['application/connect+json', EMPTY_JSON], ['application/connect+proto', EMPTY_MESSAGE], ['application/grpc-web+proto', EMPTY_MESSAGE]] as const) {
+    const response = await fetch(`http://${doors.http.address}/${AppserviceAdmin.typeName}/WatchEvents`, { method: 'POST', body, headers: { 'content-type': contentType, authorization: `Bearer ${TOKENS.admin}` } });
+    assert.deepEqual([response.status, response.headers.get('content-type')], [200, contentType]);
+    emit();
+    const reader = response.body?.getReader();
+    assert.ok(((await reader?.read())?.value?.byteLength ?? 0) > 20, contentType);
+    await reader?.cancel();
+  }
+  await doors.ended(5);
+});

@@ -54,7 +54,7 @@ export function upkeepOf(world: LedgerWorld, log: MemoryLog, delivered: Readonly
       clock: new VirtualClock(Date.now() + 1_000_000),
       logger: silent,
       deliveredPositions: () => delivered,
-      cutPositions: () => ({ asOfMs: 0, positions: new Map<string, number>() }),
+      cutPositions: () => ({ asOfMs: Infinity, positions: new Map<string, number>() }),
       expired: () => undefined,
       ephemeralAgeMaxMs: 300_000,
       intervalMs: 1000,

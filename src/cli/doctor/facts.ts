@@ -1,5 +1,6 @@
 /** What doctor knows of a set-up before it judges. Whatever could not be learnt says so; nothing here holds a token. */
 import type { Registration } from '../../appservice/registration.ts';
+import type { Overlap } from './overlaps.ts';
 
 /** A file or directory and who may use it. */
 export interface PathFact {
@@ -70,6 +71,8 @@ export type RouterFact =
   | {
       readonly kind: 'reached';
       readonly registrations: readonly RegistrationFact[];
+      /** Beside equal patterns, which the facts above show. */
+      readonly overlaps: readonly Overlap[];
       readonly appservices: readonly AppserviceFact[];
       /** Null: no homeserver sends its traffic by the ingress. */
       readonly ingress: IngressFact | null;

@@ -17,6 +17,7 @@ import { loadIngressTokens } from '../../ingress/token-file.ts';
 import { registrationRules } from '../registration-rules.ts';
 import type { IngressSetupFact, LocalFacts, PathFact, RegistrationFileFact } from './facts.ts';
 import { askCatchAll } from './gather-catch-all.ts';
+import { overlapsOf } from './overlaps.ts';
 
 type Settings = NonNullable<LocalFacts['settings']>;
 
@@ -48,21 +49,23 @@ async function settingsFrom(config: Config, random: Random, clock: Clock): Promi
     keyProblem: keys.kind === 'invalid' ? keys.message : null,
     freeBytes: await freeBytes(config.store.kind === 'sqlite' ? config.store.path : config.dataDir),
     lostPaths: config.registrations.length === 0 ? [] : lost,
-    files: filesFrom(files, registrationRules(config)),
+    files: await filesFrom(files, registrationRules(config), config.serverName, clock),
     ingress: config.ingressTokenFile === null ? null : await ingressFact(config.ingressTokenFile, config, clock),
   };
 }
 
 /** Each file beside those before it, so that what two of them share is told once. */
-function filesFrom(files: readonly DiskFile[], rules: RegistrationRules): RegistrationFileFact[] {
+async function filesFrom(files: readonly DiskFile[], rules: RegistrationRules, serverName: string, clock: Clock): Promise<RegistrationFileFact[]> {
   const others: Registration[] = [];
-  return files.map(({ path, content }): RegistrationFileFact => {
+  const facts = files.map(({ path, content }): RegistrationFileFact => {
     if (content.kind === 'unreadable') return { path, problems: [content.message], registration: null, warnings: [] };
     const reading = registrationFromYaml(content.text, rules, others);
     if (reading.kind === 'invalid') return { path, problems: reading.problems.map(placed), registration: null, warnings: [] };
     others.push(reading.registration);
     return { path, problems: [], registration: reading.registration, warnings: reading.warnings };
   });
+  const overlaps = await overlapsOf(others, serverName, clock);
+  return facts.map((fact) => ({ ...fact, warnings: [...fact.warnings, ...overlaps.filter(({ id }) => id === fact.registration?.id)] }));
 }
 
 function placed({ line, field, message }: FieldProblem): string {

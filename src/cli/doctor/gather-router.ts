@@ -3,6 +3,7 @@ import type { Ingress } from '../../../gen/matrix/appservice/v1/appservice_admin
 import type { Appservice } from '../../../gen/matrix/appservice/v1/appservice_pb.ts';
 import { Appservice_HeldBy as HeldBy } from '../../../gen/matrix/appservice/v1/appservice_pb.ts';
 import type { Registration } from '../../../gen/matrix/appservice/v1/registration_pb.ts';
+import type { Registration as DomainRegistration } from '../../appservice/registration.ts';
 import type { Clock } from '../../clock.ts';
 import { CallError } from '../../rpc/admin-client.ts';
 import type { RouterContext } from '../context.ts';
@@ -10,6 +11,7 @@ import { timeMsFrom } from '../format.ts';
 import { pingOf } from '../ping.ts';
 import { registrationsOf } from '../registrations.ts';
 import { readAll, stateName } from '../status.ts';
+import { overlapsOf } from './overlaps.ts';
 import type { AppserviceFact, HttpFact, IngressFact, RegistrationFact, RouterFact } from './facts.ts';
 
 /** Appservices that are pinged; those with trouble first. */
@@ -18,16 +20,17 @@ const PINGS_AT_ONCE = 8;
 const HTTP_TIMEOUT_MS = 5_000;
 
 /** Never rejects for what is wrong with the router. */
-export async function gatherRouter(context: RouterContext, httpAddress: string | null): Promise<RouterFact> {
+export async function gatherRouter(context: RouterContext, serverName: string, httpAddress: string | null): Promise<RouterFact> {
   try {
     const registrations = await registrationsOf(context);
     const { appservices, ingress } = await readAll(context);
+    const overlaps = await overlapsOf(registrations.map(withoutTokens), serverName, context.clock);
     const nowMs = context.clock.nowMs();
     const urls = new Map(registrations.map(({ id, url }) => [id, url]));
     const pinged = [...appservices].filter(({ appserviceId }) => (urls.get(appserviceId) ?? '') !== '').sort((a, b) => Number(b.backlogEntries - a.backlogEntries)).slice(0, PINGED_MAX);
     const pings = await pingAll(context, pinged);
     const http = httpAddress === null ? null : await gatherHttp(httpAddress, context.clock);
-    return { kind: 'reached', registrations: registrations.map(registrationFact), appservices: appservices.map((one) => appserviceFact(one, pings, nowMs)), ingress: ingress === undefined ? null : ingressFact(ingress, nowMs), http };
+    return { kind: 'reached', registrations: registrations.map(registrationFact), overlaps, appservices: appservices.map((one) => appserviceFact(one, pings, nowMs)), ingress: ingress === undefined ? null : ingressFact(ingress, nowMs), http };
   } catch (error) {
     if (error instanceof CallError) return { kind: error.failure.kind, message: error.failure.message };
     throw error;
@@ -53,6 +56,25 @@ async function pingAll(context: RouterContext, appservices: readonly Appservice[
     );
   }
   return pings;
+}
+
+/** As far as its namespaces are looked at. */
+function withoutTokens({ id, url, senderLocalpart, namespaces }: Registration): DomainRegistration {
+  const plain = (all: readonly { readonly regex: string; readonly exclusive: boolean }[] = []) => all.map(({ regex, exclusive }) => ({ regex, exclusive }));
+  return {
+    id,
+    url: url ?? null,
+    as_token: '',
+    hs_token: '',
+    sender_localpart: senderLocalpart,
+    namespaces: { users: plain(namespaces?.users), aliases: plain(namespaces?.aliases), rooms: plain(namespaces?.rooms) },
+    protocols: [],
+    rate_limited: false,
+    receive_ephemeral: false,
+    push_ephemeral_unstable: false,
+    device_extensions: false,
+    delivery_options: {},
+  };
 }
 
 function registrationFact({ id, url, senderLocalpart, namespaces }: Registration): RegistrationFact {

@@ -9,6 +9,9 @@ const FREE_BYTES_MIN = 1_000_000_000;
 const OPEN_FILES_MIN = 4_096;
 const NODE_MAJOR_MIN = 24;
 
+export const OVERLAP_ADVICE = 'Let one of the two claim the names, or make both claims non-exclusive.';
+export const SENDER_CLAIMED_ADVICE = 'Write the pattern so that it leaves the own users of other appservices out, or choose another sender_localpart.';
+
 export const LOCAL_CHECKS: readonly Check[] = [
   {
     code: 'CONFIG_INVALID',
@@ -65,7 +68,8 @@ export const LOCAL_CHECKS: readonly Check[] = [
   warned('PATTERN_WITHOUT_SERVER', 'End the pattern with ":" and the server name, dots written as "\\.".'),
   warned('PATTERN_WITHOUT_SIGIL', 'Begin the pattern with "@", "#" or "!".'),
   warned('PATTERN_MATCHES_ALL', 'Write a pattern that matches the names of this appservice only.'),
-  warned('EXCLUSIVE_OVERLAP', 'Let one of the two claim the names, or make both claims non-exclusive.'),
+  warned('EXCLUSIVE_OVERLAP', OVERLAP_ADVICE),
+  warned('SENDER_CLAIMED', SENDER_CLAIMED_ADVICE),
   warned('SENDER_SHARED', 'Give each appservice a sender_localpart of its own.'),
   warned('TOKEN_SHORT', 'Put a longer token into the registration on both sides.'),
 ];

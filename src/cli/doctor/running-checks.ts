@@ -1,7 +1,7 @@
 /** What can be wrong with the database, the running router and the appservices behind it. */
 import { duration } from '../format.ts';
 import type { AppserviceFact, Check, Facts, Finding, RouterFact } from './facts.ts';
-import { error, warning } from './local-checks.ts';
+import { error, OVERLAP_ADVICE, SENDER_CLAIMED_ADVICE, warning } from './local-checks.ts';
 
 type Reached = Extract<RouterFact, { kind: 'reached' }>;
 type Found = Omit<Finding, 'code'>;
@@ -42,16 +42,18 @@ export const RUNNING_CHECKS: readonly Check[] = [
     const since = submissionAgeMs === null ? `since the router started ${duration(http.upMs)} ago` : `for ${duration(submissionAgeMs)}`;
     return [warning('homeserver', `The homeserver has submitted nothing ${since}, so its stream position stands still.`, 'See whether it runs, and whether it submits to this router with a credential of the role homeserver.')];
   }),
-  onRouter('EXCLUSIVE_OVERLAP_IN_FORCE', ({ registrations }) => {
+  onRouter('EXCLUSIVE_OVERLAP_IN_FORCE', ({ registrations, overlaps }) => {
     const owners = new Map<string, string>();
-    return registrations.flatMap(({ id, exclusive }) =>
+    const equal = registrations.flatMap(({ id, exclusive }) =>
       exclusive.flatMap((claim) => {
         const owner = owners.get(claim);
         owners.set(claim, owner ?? id);
-        return owner === undefined || owner === id ? [] : [error(id, `The namespace ${claim} is exclusive to "${owner}" too, so neither may create what both claim.`, 'Let one of the two claim the names, or make both claims non-exclusive.')];
+        return owner === undefined || owner === id ? [] : [error(id, `The namespace ${claim} is exclusive to "${owner}" too, so neither may create what both claim.`, OVERLAP_ADVICE)];
       }),
     );
+    return [...equal, ...overlaps.filter(({ code }) => code === 'EXCLUSIVE_OVERLAP').map(({ id, message }) => error(id, message, OVERLAP_ADVICE))];
   }),
+  onRouter('SENDER_CLAIMED_IN_FORCE', ({ overlaps }) => overlaps.filter(({ code }) => code === 'SENDER_CLAIMED').map(({ id, message }) => error(id, message, SENDER_CLAIMED_ADVICE))),
   onRouter('SENDER_SHARED_IN_FORCE', ({ registrations }) => {
     const owners = new Map<string, string>();
     return registrations.flatMap(({ id, senderLocalpart }) => {

@@ -8,7 +8,9 @@ import type { Clock, Random } from '../../clock.ts';
 import type { Logger } from '../../logger.ts';
 import { StoreError } from '../errors.ts';
 import type { Store } from '../port.ts';
+import type { WakeRelay } from '../wake-relay.ts';
 import { MongoCalls, within } from './calls.ts';
+import { ChangeWatch } from './change-watch.ts';
 import { deploymentFault, selectionFault } from './deployment.ts';
 import { driverErrorFields, storeErrorFrom } from './driver-error.ts';
 import { MongoFoldStore } from './fold-store.ts';
@@ -26,6 +28,8 @@ export interface MongoStoreOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
+  /** Who is told what other routers do. */
+  readonly wakes?: WakeRelay;
   /** Bounds other than those of {@link MONGO_LIMITS}. */
   readonly limits?: Partial<MongoLimits>;
 }
@@ -39,7 +43,7 @@ const URI_UNUSABLE = 'the MongoDB URI cannot be used: it must read mongodb://HOS
  * what to change), `unavailable` if no primary is reached, `unreadable` if the database is of another schema version.
  * The URI's database is used, `appservice_router` if it names none. The URI never stands in a message.
  */
-export async function openMongoStore(uri: string, { clock, random, logger, limits: given }: MongoStoreOptions): Promise<Store> {
+export async function openMongoStore(uri: string, { clock, random, logger, wakes, limits: given }: MongoStoreOptions): Promise<Store> {
   const limits = { ...MONGO_LIMITS, ...given };
   const client = createClient(uri, limits);
   try {
@@ -63,14 +67,15 @@ export async function openMongoStore(uri: string, { clock, random, logger, limit
     const fold = new MongoFoldStore({ collections, calls });
     const states = new MongoStateStore({ collections, calls, clock, random, limits });
     const records = new MongoRecordStore({ collections, calls });
-    return storeOf(calls, log, routes, fold, states, records);
+    const watch = wakes === undefined ? null : new ChangeWatch({ database, wakes, clock, logger });
+    return storeOf(calls, watch, log, routes, fold, states, records);
   } catch (error) {
     await client.close().catch(() => undefined);
     throw error;
   }
 }
 
-function storeOf(calls: MongoCalls, log: MongoSegmentLog, routes: MongoRoutes, fold: MongoFoldStore, states: MongoStateStore, records: MongoRecordStore): Store {
+function storeOf(calls: MongoCalls, watch: ChangeWatch | null, log: MongoSegmentLog, routes: MongoRoutes, fold: MongoFoldStore, states: MongoStateStore, records: MongoRecordStore): Store {
   return {
     append: (segment) => log.append(segment),
     readSegments: (serverName, from, limits) => log.readSegments(serverName, from, limits),
@@ -86,7 +91,10 @@ function storeOf(calls: MongoCalls, log: MongoSegmentLog, routes: MongoRoutes, f
     heartbeat: (replicaId, ttlMs) => states.heartbeat(replicaId, ttlMs),
     changeRecord: (change) => records.changeRecord(change),
     readRecords: (kind, query) => records.readRecords(kind, query),
-    [Symbol.asyncDispose]: () => calls[Symbol.asyncDispose](),
+    [Symbol.asyncDispose]: async () => {
+      await watch?.[Symbol.asyncDispose]();
+      await calls[Symbol.asyncDispose]();
+    },
   };
 }
 

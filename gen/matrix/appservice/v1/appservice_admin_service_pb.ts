@@ -1636,7 +1636,8 @@ export const AppserviceAdmin: GenService<{
     output: typeof ExplainRoutingResponseSchema;
   },
   /**
-   * WatchEvents tells domain events from now on, live. A slow reader loses the oldest ones and is told how many.
+   * WatchEvents tells domain events from now on, live. The headers of the answer come at once: whatever happens after them
+   * is told. A slow reader loses the oldest ones and is told how many.
    *
    * @generated from rpc matrix.appservice.v1.AppserviceAdmin.WatchEvents
    */

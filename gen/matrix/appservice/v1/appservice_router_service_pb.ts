@@ -1341,7 +1341,8 @@ export const AppserviceRouter: GenService<{
    * acknowledged by it: what a homeserver may forget, such as a to-device message.
    *
    * Without anything waiting for an appservice that is where the stream stands. What an operator gave up, and what is in
-   * quarantine, counts as acknowledged. Positions do not decrease.
+   * quarantine, counts as acknowledged, and so do room events that wait, or have waited, for an answer about an unknown user.
+   * Positions do not decrease.
    *
    * @generated from rpc matrix.appservice.v1.AppserviceRouter.GetDeliveredPositions
    */

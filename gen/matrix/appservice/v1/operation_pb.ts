@@ -98,7 +98,7 @@ export type AuditEntry = Message<"matrix.appservice.v1.AuditEntry"> & {
   time?: Timestamp | undefined;
 
   /**
-   * The name of the credential.
+   * The name of the credential; `registration files`, with a space that no credential's name has, for what these change.
    *
    * @generated from field: string actor = 2;
    */

@@ -11,7 +11,7 @@ import { NamespaceIndex as Index } from '../appservice/namespaces.ts';
 import { patternSamples } from '../appservice/pattern-samples.ts';
 import type { NamespaceKind, Registration } from '../appservice/registration.ts';
 import { senderUserId } from '../appservice/registration.ts';
-import type { RegistrationWarning } from '../rpc/ports.ts';
+import type { RegistrationWarning } from './registration-warnings.ts';
 
 const KINDS: readonly NamespaceKind[] = ['users', 'aliases', 'rooms'];
 const OVERLAPS_MAX = 20;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { overlapWarnings } from '../../src/admin/namespace-overlaps.ts';
+import { overlapWarnings } from '../../src/registration/namespace-overlaps.ts';
 import type { Namespaces, Registration } from '../../src/appservice/registration.ts';
 import { compile, noPause } from '../support/routed-world.ts';
 import { registration } from '../support/routing.ts';
