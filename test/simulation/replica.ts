@@ -20,6 +20,7 @@ import type { HttpLinkOptions } from './http-link.ts';
 import { PLAIN_VAULT, registrationFrom, SERVER } from './registrations.ts';
 import type { RouterProcess } from './router-process.ts';
 import type { SimulationSettings } from './settings.ts';
+import type { StoreChange } from './sim-store.ts';
 import { StoreLink } from './store-link.ts';
 import type { StoreLinkOptions } from './store-link.ts';
 
@@ -82,6 +83,15 @@ export class Replica {
       delivery: (routes, registrations) => new Delivery({ serverName: SERVER, store: link, routes, registrations, push, clock, random, logger, meter: SILENT_METER, events, presence, pacer, settings: settings.delivery }),
     });
     return new Replica(process, presence, provisioning, homeserver, link);
+  }
+
+  /** What the store tells, wired as in service.ts. */
+  hear(change: StoreChange): void {
+    const { ledger, delivery } = this.homeserver;
+    if (!this.presence.isShared) return;
+    if (change.kind === 'appended') ledger.appendedElsewhere(change.firstPosition);
+    else if (change.kind === 'lease') delivery.leaseChanged(change.appserviceId, change.holder);
+    else this.presence.look();
   }
 
   /** As SIGTERM: what is under way is finished, then everything is given back. */

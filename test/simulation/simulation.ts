@@ -53,7 +53,7 @@ export async function simulate(seed: number, options: SimulationOptions = {}): P
   const store = new SimStore(history);
   const weather: StoreWeather = { faultRate: 0, slowRate: 0, isDown: false, cutOff: new Set(), callTimeoutMs: settings.storeTimeoutMs };
   const appservices = new Appservices(APPSERVICE_IDS, kernel, history, chance.fork('appservices'));
-  const cluster = new Cluster({ kernel, chance: chance.fork('cluster'), history, settings, store, weather, appservices, placeCount: REPLICA_COUNT, skewMsMax: SKEW_MS_MAX });
+  const cluster = new Cluster({ kernel, chance: chance.fork('cluster'), history, settings, store, weather, appservices, placeCount: REPLICA_COUNT, skewMsMax: SKEW_MS_MAX, wakeRate: chance.pick([0, 0.5, 0.9, 1]) });
   const numbers = { next: 1 };
   const rooms = Array.from({ length: ROOM_COUNT }, (_, at) => at);
   const writers = [0, 1, 2].map((at) => new StreamWriter(`s${at}`, rooms.filter((room) => room % 3 === at), chance.fork(`stream ${at}`), numbers));
