@@ -72,7 +72,6 @@ const DELIVERY: readonly Mutant[] = [
   mutant('drop the epoch filter', CELL, 'if (this.#options.isHolder && !hasSameLease(state, this.#state)) this.#isLost = true;', 'if (this.#options.isHolder && state.revision < 0) this.#isLost = true;'),
   mutant('complete without compare-and-set: a conflict counts as written', CELL, "if ((await this.#options.writer.write(next)) === 'written') {", "if (['written', 'conflict'].includes(await this.#options.writer.write(next))) {"),
   mutant('an unanswered write counts as not done', SENDER, "if (!cell.isCertain) return { kind: 'reload' };", ''),
-  mutant('a holder that was away goes on as if it had not been', SENDER, 'return presence.isPresent() && presence.lapseCount === this.#lapseCount;', 'return presence.isPresent();'),
   mutant('a replica believes itself present for ever', PRESENCE, 'return this.#options.clock.monotonicMs() < this.#validUntilMs;', 'return this.#validUntilMs > 0;'),
   mutant('presence counts from the answer to a heartbeat', PRESENCE, 'this.#validUntilMs = sentMs + ttlMs - marginMs;', 'this.#validUntilMs = clock.monotonicMs() + ttlMs - marginMs + Math.min(0, sentMs);'),
   mutant('a holder is judged gone by a list of replicas that is older than its state', ROSTER, 'if (this.#hasStrangers()) await presence.refresh();', ''),

@@ -63,15 +63,17 @@ export class Operators {
   act(appserviceIds: readonly string[]): void {
     const { kernel, chance } = this.#options;
     const id = chance.pick(appserviceIds);
-    this.#actOn(id);
-    if (chance.is(0.4)) kernel.after(chance.between(0, 6_000), () => this.#actOn(id));
+    const action = chance.weighted(ACTIONS);
+    this.#actOn(id, action);
+    // Two operators want the same at once.
+    if (action === 'redeliver') kernel.after(chance.between(0, 100), () => this.#actOn(id, action));
+    else if (chance.is(0.4)) kernel.after(chance.between(0, 6_000), () => this.#actOn(id, chance.weighted(ACTIONS)));
   }
 
-  #actOn(id: string): void {
-    const { chance, history, replica: some } = this.#options;
+  #actOn(id: string, action: Action): void {
+    const { history, replica: some } = this.#options;
     const replica = some();
     if (replica === undefined) return;
-    const action = chance.weighted(ACTIONS);
     if (action === 'put' || action === 'remove') history.reregistered.add(id);
     history.note('operator', id, `${action} at ${replica.process.name}`);
     const asked = history.next();

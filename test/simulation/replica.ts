@@ -24,7 +24,7 @@ import type { StoreChange } from './sim-store.ts';
 import { StoreLink } from './store-link.ts';
 import type { StoreLinkOptions } from './store-link.ts';
 
-export interface ReplicaOptions extends Pick<StoreLinkOptions, 'store' | 'weather' | 'diesAt'>, Pick<HttpLinkOptions, 'appservices'> {
+export interface ReplicaOptions extends Pick<StoreLinkOptions, 'store' | 'weather' | 'isExclusive' | 'diesAt'>, Pick<HttpLinkOptions, 'appservices'> {
   readonly process: RouterProcess;
   readonly chance: Chance;
   readonly history: History;
@@ -60,7 +60,8 @@ export class Replica {
     const random = chance.fork(name);
     const logger = loggerOf(history, name);
     const link = new StoreLink({ ...world, process, history, chance: chance.fork(`${name} store`) });
-    const presence = new ReplicaPresence({ store: link, clock, random, logger, isExclusive: false, ...settings.presence });
+    const presence = new ReplicaPresence({ store: link, clock, random, logger, isExclusive: world.isExclusive, ...settings.presence });
+    link.replicaId = presence.replicaId;
     await presence.start();
     const client = new HttpLink({ ...world, process, history, link, chance: chance.fork(`${name} network`) });
     const push = new HttpPush({ client, clock, pushTimeoutMs: PUSH_TIMEOUT_MS, retryAfterMsMax: RETRY_AFTER_MS_MAX });

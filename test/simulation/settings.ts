@@ -20,7 +20,7 @@ export interface SimulationSettings {
   readonly storeTimeoutMs: number;
 }
 
-export function settingsOf(pace: Pace): SimulationSettings {
+export function settingsOf(pace: Pace, retentionMs: number): SimulationSettings {
   const scale = pace === 'production' ? 1 : 10;
   const delivery: DeliverySettings = {
     ...DELIVERY_DEFAULTS,
@@ -55,7 +55,7 @@ export function settingsOf(pace: Pace): SimulationSettings {
       roomsMax: 5,
       dirtyRoomsMax: 6,
       upkeep: { intervalMs: UPKEEP_DEFAULTS.intervalMs * scale * 1.5, checkpointIntervalMs: UPKEEP_DEFAULTS.checkpointIntervalMs * scale, trimIntervalMs: UPKEEP_DEFAULTS.trimIntervalMs * scale },
-      retentionMs: 240_000,
+      retentionMs,
       ephemeralAgeMaxMs: delivery.ephemeralAgeMaxMs,
     },
     unknownUsers: { ...UNKNOWN_USERS_LIMITS, intervalMs: UNKNOWN_USERS_LIMITS.intervalMs * scale },

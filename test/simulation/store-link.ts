@@ -38,6 +38,8 @@ export interface StoreLinkOptions {
   readonly chance: Chance;
   readonly weather: StoreWeather;
   readonly history: History;
+  /** The store is this process's alone, and its calls end with it. */
+  readonly isExclusive: boolean;
   /** Asked before and after a step takes effect; true if the process dies there. */
   readonly diesAt: (process: RouterProcess, point: string) => boolean;
 }
@@ -155,7 +157,7 @@ export class StoreLink implements Store {
     return chance.weighted<Fate>([
       ['refused', 3],
       ['answer lost', 3],
-      ['late', 1],
+      [this.#options.isExclusive ? 'refused' : 'late', 1],
       [operation === 'append' ? 'no room' : 'refused', 1],
     ]);
   }
@@ -194,10 +196,10 @@ export class StoreLink implements Store {
   }
 
   #take(operation: string, steps: readonly (() => unknown)[], delayMs: number, told: (result: unknown) => void): void {
-    const { process, chance, diesAt } = this.#options;
+    const { process, chance, diesAt, isExclusive } = this.#options;
     const [step, ...further] = steps;
     if (step === undefined) return;
-    const outlives = chance.is(0.5);
+    const outlives = !isExclusive && chance.is(0.5);
     process.kernel.after(delayMs, () => {
       if (process.isDead && !outlives) return;
       if (diesAt(process, `before ${operation}`) && !outlives) return;

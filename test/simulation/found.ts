@@ -1,0 +1,8 @@
+/** Bugs that were found, each with a seed that finds it if it is built in again. */
+export interface Found {
+  /** The name of the mutant. */
+  readonly mutant: string;
+  readonly seed: number;
+}
+
+export const FOUND: readonly Found[] = [];
