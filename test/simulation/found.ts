@@ -3,6 +3,7 @@ export interface Found {
   /** The name of the mutant. */
   readonly mutant: string;
   readonly seed: number;
+  readonly invariant: string;
 }
 
 export const FOUND: readonly Found[] = [];

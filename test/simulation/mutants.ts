@@ -46,7 +46,6 @@ const INGEST: readonly Mutant[] = [
   mutant('stream positions are not restored from the checkpoint', FOLD, 'fold.streams.settle(checkpoint.streamPositions);', ''),
   mutant('what waits for an answer is not restored from the checkpoint', FOLD, 'fold.holds.restore(checkpoint.holds ?? []);', ''),
   mutant('a checkpoint without its rooms', 'ingest/upkeep.ts', 'rooms: fold.rooms.beginSave(),', 'rooms: (fold.rooms.beginSave(), []),'),
-  mutant('trim what is not saved yet', 'ingest/upkeep.ts', 'through: Math.min(this.#checkpointPosition, fold.holds.oldestSegment - 1),', 'through: fold.tail,'),
   mutant('trim what is not delivered yet', 'ingest/upkeep.ts', 'deliveredPositions: this.#heldPositions(),', 'deliveredPositions: new Map(),'),
   mutant("a hold's release is lost", 'ingest/group-holds.ts', '    this.#putReleased(hold, jsons);\n', ''),
   mutant('later events of the room overtake what waits', 'ingest/group-holds.ts', 'if (hold === null && userIds.length === 0) {', 'if (userIds.length === 0) {'),
@@ -54,7 +53,6 @@ const INGEST: readonly Mutant[] = [
   mutant('a redelivery that is in the log is appended again', 'ingest/redelivery.ts', "if (fold.redelivered.has({ appserviceId, txnId })) return 'known';", ''),
   mutant('GetStreamPosition without a look at the log', 'homeserver.ts', 'await this.delivery.commands.inTime(this.ledger.look());', ''),
   mutant('recent segments are read beyond their beginning', 'ingest/recent-segments.ts', 'this.#outsideThrough.set(route.appserviceId, lastPosition(oldest.segment));', ''),
-  mutant('recent segments are read beyond their end', 'ingest/recent-segments.ts', 'if (through > this.#addedThrough || after <', 'if (after <'),
 ];
 
 const DELIVERY: readonly Mutant[] = [
@@ -82,4 +80,9 @@ const DELIVERY: readonly Mutant[] = [
   mutant('a route that was measured is never measured again', ROSTER, '.filter(({ backlog }) => !backlog.isMeasured)', '.filter(() => false)'),
 ];
 
-export const MUTANTS: readonly Mutant[] = [...INGEST, ...DELIVERY];
+const RARE: readonly Mutant[] = [
+  mutant('trim what is not saved yet', 'ingest/upkeep.ts', 'through: Math.min(this.#checkpointPosition, fold.holds.oldestSegment - 1),', 'through: fold.tail,'),
+  mutant('recent segments are read beyond their end', 'ingest/recent-segments.ts', 'if (through > this.#addedThrough || after <', 'if (after <'),
+];
+
+export const MUTANTS: readonly Mutant[] = [...INGEST, ...DELIVERY, ...RARE];
