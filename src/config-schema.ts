@@ -80,6 +80,7 @@ export const settingsSchema = z.strictObject({
   transactionBytesMax: z.int().min(1_000).max(64_000_000).default(1_000_000).describe('Most bytes of the body of one transaction; a single larger event or message still goes, alone.'),
   outboundPolicy: z.enum(['default', 'strict']).default('default').describe('strict refuses private addresses and unix sockets of appservices unless the allow list has them.'),
   outboundAllow: z.array(allowEntry).default([]).describe('CIDRs, addresses, host names and unix: paths that the strict policy lets through.'),
+  workers: z.int().min(1).max(64).default(1).describe('Processes that share the listening ports, each a router of its own on the one MongoDB, for machines with several processors; 1 with SQLite.'),
   logRetentionMs: z.int().min(0).max(31 * 86_400_000).default(0).describe('How long what is delivered stays in the store at least.'),
 });
 

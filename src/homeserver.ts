@@ -33,7 +33,7 @@ import type { Hold } from './ingest/holds.ts';
 import { Ledger } from './ingest/ledger.ts';
 import type { IngestMeter, LedgerLimits } from './ingest/ledger.ts';
 import { RecentSegments } from './ingest/recent-segments.ts';
-import { copyOfRoom, factsOfRooms } from './ingest/room-facts.ts';
+import { copyOfRoom, factsOfRooms, sendersOf } from './ingest/room-facts.ts';
 import type { ParsedSubmission, SubmissionResult } from './ingest/submission.ts';
 import { Upkeep } from './ingest/upkeep.ts';
 import type { UpkeepOptions } from './ingest/upkeep.ts';
@@ -255,6 +255,10 @@ export class Homeserver implements AsyncDisposable {
 
   get hasAliasNamespaces(): boolean {
     return this.#fold.index.hasNamespaces('aliases');
+  }
+
+  get senderUserIds(): readonly string[] {
+    return sendersOf(this.#fold);
   }
 
   /** See {@link factsOfRooms}. */

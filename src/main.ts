@@ -23,6 +23,7 @@ import { KeyFile } from './registration/key-file.ts';
 import { Vault } from './registration/vault.ts';
 import { Service } from './service.ts';
 import { StoreError } from './store/errors.ts';
+import { isWorker, leaveSupervisor, superviseWorkers, tellReady } from './workers.ts';
 import { openStore } from './store/open.ts';
 import { WakeRelay } from './store/wake-relay.ts';
 
@@ -46,8 +47,9 @@ async function main(argv: readonly string[]): Promise<number> {
   if (command !== 'serve') return runCommand(argv.length === 0 ? ['--help'] : argv);
   const loading = loadConfig({ argv: flags, isTerminal: process.stdout.isTTY });
   if (loading.kind === 'help') return print(process.stdout, `Usage: appservice-router serve [--flag value …]\n\nRuns the router.\n\n${loading.text}\n`, 0);
-  if (loading.kind === 'invalid') return print(process.stderr, `The configuration cannot be used:\n${loading.problems.map((problem) => `  ${problem}\n`).join('')}`, EXIT_WRONG);
+  if (loading.kind === 'invalid') return refuse(loading.problems);
   const { config } = loading;
+  if (config.workers > 1 && config.store.kind !== 'mongodb') return refuse(['With SQLite there is one process: ROUTER_WORKERS must be 1, or ROUTER_STORE must name a MongoDB replica set.']);
   using logger = createLogger({ level: config.logLevel, format: config.logFormat, clock: systemClock });
   return await serve(config, logger);
 }
@@ -90,6 +92,10 @@ async function runCommand(argv: readonly string[]): Promise<number> {
   }
 }
 
+function refuse(problems: readonly string[]): number {
+  return print(process.stderr, `The configuration cannot be used:\n${problems.map((problem) => `  ${problem}\n`).join('')}`, EXIT_WRONG);
+}
+
 function print(stream: NodeJS.WriteStream, text: string, exitCode: number): number {
   stream.write(text);
   return exitCode;
@@ -97,6 +103,7 @@ function print(stream: NodeJS.WriteStream, text: string, exitCode: number): numb
 
 async function serve(config: Config, logger: OwnedLogger): Promise<number> {
   const ending = endingSignal({ source: process, clock: systemClock, endAtOnce: (signal) => endAtOnce(logger, signal) });
+  if (config.workers > 1 && !isWorker()) return supervise(config, logger, ending);
   let service: Service;
   try {
     service = await start(config, logger);
@@ -105,12 +112,27 @@ async function serve(config: Config, logger: OwnedLogger): Promise<number> {
     else logger.error({ error: error instanceof Error ? error.message : String(error) }, 'the router cannot start');
     return EXIT_FAILED;
   }
-  logger.info({ grpc_address: service.grpcAddress, http_address: service.httpAddress, replica_id: service.replicaId, store: storeLabel(config.store), server_name: config.serverName, version: version() }, 'ready');
+  const { grpcAddress, httpAddress, replicaId } = service;
+  logger.info({ grpc_address: grpcAddress, http_address: httpAddress, replica_id: replicaId, process_id: process.pid, store: storeLabel(config.store), server_name: config.serverName, version: version() }, isWorker() ? 'worker ready' : 'ready');
+  tellReady({ grpcAddress, httpAddress });
   const signal = await ending;
   logger.info({ signal }, 'draining');
   await service[Symbol.asyncDispose]();
   logger.info({}, 'drained');
   return 0;
+}
+
+/** The workers find the credentials that are made here, instead of making some each. */
+async function supervise(config: Config, logger: OwnedLogger, ending: Promise<string>): Promise<number> {
+  try {
+    await credentialsOf(config, logger);
+  } catch (error) {
+    logger.error({}, error instanceof StartError ? error.message : String(error));
+    return EXIT_FAILED;
+  }
+  return superviseWorkers({ count: config.workers, clock: systemClock, logger, ending }, ({ grpcAddress, httpAddress }) => {
+    logger.info({ grpc_address: grpcAddress, http_address: httpAddress, workers: config.workers, process_id: process.pid, store: storeLabel(config.store), server_name: config.serverName, version: version() }, 'ready');
+  });
 }
 
 function endAtOnce(logger: OwnedLogger, signal: string): void {
@@ -198,3 +220,4 @@ async function vaultOf(config: Config, logger: OwnedLogger): Promise<{ vault: Va
 }
 
 process.exitCode = await main(process.argv.slice(2));
+leaveSupervisor();

@@ -1,14 +1,16 @@
 // docs/synapse.md, followed to the letter: its blocks are run as they stand there, with other paths and another server name.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { copyFileSync, mkdirSync, readFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
-import { parse } from 'yaml';
+import { parse, stringify } from 'yaml';
 import { unusedPort } from '../test/support/receiver.ts';
+import { blocksOf, sectionOf } from './support/docs-page.ts';
 import { Heisenbridge } from './support/heisenbridge.ts';
+import type { Json } from './support/matrix-client.ts';
 import { Program } from './support/program.ts';
 import { SERVER_NAME, Synapse } from './support/synapse.ts';
 import { inWorld } from './support/world.ts';
@@ -17,14 +19,7 @@ const run = promisify(execFile);
 const ROOT = join(import.meta.dirname, '..');
 const COMMAND_TIMEOUT_MS = 60_000;
 
-/** The blocks of the section in this language, without the indentation of the list they stand in. */
-function blocksOf(section: string, language: string): string[] {
-  const page = readFileSync(join(ROOT, 'docs', 'synapse.md'), 'utf8');
-  const text = page.split(/^## /m).find((part) => part.startsWith(`${section}\n`)) ?? '';
-  return [...text.matchAll(/^( *)```(\w+)\n(.*?)^\1```$/gms)].filter(([, , found]) => found === language).map(([, indent = '', , block = '']) => block.replaceAll(new RegExp(`^${indent}`, 'gm'), ''));
-}
-
-test('docs/synapse.md: a new user who follows "Set up" to the letter talks to a bridge through the router', { timeout: 240_000 }, () =>
+test('docs/synapse.md: a new user who follows "Set up" and then "Going back" to the letter talks to a bridge through the router, and then without it', { timeout: 280_000 }, () =>
   inWorld(async ({ folder, python, use }) => {
     const etc = join(folder, 'etc');
     mkdirSync(etc);
@@ -33,7 +28,7 @@ test('docs/synapse.md: a new user who follows "Set up" to the letter talks to a 
     const httpListen = `127.0.0.1:${await unusedPort()}`;
     const env = { ...process.env, ROUTER_DATA_DIR: join(folder, 'data'), ROUTER_HTTP_LISTEN: httpListen, ROUTER_GRPC_LISTEN: `127.0.0.1:${await unusedPort()}`, ROUTER_LOG_FORMAT: 'json', TMPDIR: folder };
     const inShell = async (block: string): Promise<string> => (await run('bash', ['-euc', placed(block)], { cwd: ROOT, env, timeout: COMMAND_TIMEOUT_MS })).stdout;
-    const [version = '', setup = '', permissions = '', start = '', register = '', look = '', ...further] = blocksOf('Set up', 'sh');
+    const [version = '', setup = '', permissions = '', start = '', register = '', look = '', ...further] = blocksOf('synapse.md', 'Set up', 'sh');
     assert.deepEqual(further, [], 'every block is run');
 
     const bridge = use(await Heisenbridge.configure(python, join(folder, 'heisenbridge')));
@@ -45,7 +40,7 @@ test('docs/synapse.md: a new user who follows "Set up" to the letter talks to a 
     await router.until('is ready', COMMAND_TIMEOUT_MS, async () => fetch(`http://${httpListen}/readyz`).then(({ ok }) => (ok ? (true as const) : null), () => null));
     assert.match(await inShell(register), /heisenbridge/);
 
-    const [lines = ''] = blocksOf('Set up', 'yaml');
+    const [lines = ''] = blocksOf('synapse.md', 'Set up', 'yaml');
     const settings = parse(placed(lines)) as { app_service_config_files: string[] };
     assert.deepEqual(parse(readFileSync(join(etc, 'router', 'homeserver-lines.yaml'), 'utf8')), settings);
     synapse.reconfigure({ registrations: [], settings });
@@ -55,6 +50,29 @@ test('docs/synapse.md: a new user who follows "Set up" to the letter talks to a 
     const room = await alice.acceptInvite();
     await alice.ask(room, 'VERSION', /heisenbridge/i);
     const status = await inShell(look);
-    assert.match(status, /heisenbridge +idle/i, status);
+    assert.match(status, /heisenbridge +idle .*checks found nothing wrong/is, status);
+    assert.match(status, /ingress: last transaction/);
+
+    // A new bridge later: the same again.
+    writeFileSync(join(etc, 'second.yaml'), stringify({ ...(parse(readFileSync(bridge.registration, 'utf8')) as Json), id: 'second', url: 'http://127.0.0.1:1', as_token: 'as-second-long-enough', hs_token: 'hs-second-long-enough', sender_localpart: 'second', namespaces: { users: [{ regex: '@second_.*', exclusive: true }] } }));
+    const tokens = readFileSync(join(etc, 'router', 'ingress-tokens.json'), 'utf8');
+    await inShell(`${setup.trimEnd()} /etc/matrix-synapse/second.yaml`);
+    await inShell(register.replaceAll('heisenbridge.yaml', 'second.yaml'));
+    assert.equal(readFileSync(join(etc, 'router', 'ingress-tokens.json'), 'utf8'), tokens);
+    await synapse.stop();
+    synapse.reconfigure({ registrations: [], settings: parse(readFileSync(join(etc, 'router', 'homeserver-lines.yaml'), 'utf8')) as Json });
+    await synapse.start();
+    await alice.ask(room, 'VERSION', /heisenbridge/i);
+    assert.equal((await synapse.as('as-second-long-enough', '@second:hs.test').request('GET', '/_matrix/client/v3/account/whoami'))['user_id'], '@second:hs.test');
+
+    // Going back, with the one command that it has.
+    await synapse.stop();
+    const [command = '', ...more] = [...sectionOf('synapse.md', 'Going back').matchAll(/`(npm [^`]+)`/g)].map(([, found = '']) => found);
+    assert.deepEqual(more, [], 'every command is run');
+    assert.match(await inShell(command), /heisenbridge +idle +0 /);
+    synapse.reconfigure({ registrations: [join(etc, 'heisenbridge.yaml')] });
+    assert.equal(await router.stop(), 0);
+    await synapse.start();
+    await alice.ask(room, 'VERSION', /heisenbridge/i);
   }),
 );

@@ -60,6 +60,7 @@ const DEFAULTS: Config = {
   transactionBytesMax: 1_000_000,
   outboundPolicy: 'default',
   outboundAllow: [],
+  workers: 1,
   logRetentionMs: 0,
 };
 
@@ -86,7 +87,7 @@ test('every setting can be given in each of the three ways, with the same effect
   const texts: Record<string, string> = {
     serverName: 'example.org:8448', grpcListen: '[::1]:0', httpListen: 'localhost:0', dataDir: 'd', store: 'sqlite:x.db', registrations: 'a,b', credentials: 'c.yaml',
     encryptionKeyFile: 'k', ingressTokenFile: 't.json', homeserverUrl: 'http://hs:8008', homeserverTimeoutMs: '700', roomWaitMs: '800', logLevel: 'debug', logFormat: 'pretty', rateLimitedDefault: 'false', pushTimeoutMs: '5000', queryTimeoutMs: '500', queryAttemptsMax: '4', pingTimeoutMs: '600', escalationWindowMs: '20000',
-    backoffFirstMs: '100', backoffMaxMs: '600000', transactionEventsMax: '7', transactionEphemeralMax: '8', transactionToDeviceMax: '9', ephemeralAgeMaxMs: '700', transactionBytesMax: '7000', outboundPolicy: 'strict', outboundAllow: '10.0.0.0/8,unix:/run/a.sock', logRetentionMs: '9',
+    backoffFirstMs: '100', backoffMaxMs: '600000', transactionEventsMax: '7', transactionEphemeralMax: '8', transactionToDeviceMax: '9', ephemeralAgeMaxMs: '700', transactionBytesMax: '7000', outboundPolicy: 'strict', outboundAllow: '10.0.0.0/8,unix:/run/a.sock', workers: '4', logRetentionMs: '9',
   };
   for (const { key, flag, environmentName, yamlName, kind } of SETTINGS) {
     const text = texts[key] ?? assert.fail(key);
@@ -175,7 +176,7 @@ test('a file that cannot be read as settings is refused', async () => {
 test('names that service discovery injects are ignored, slips are not', () => {
   const injected = {
     ROUTER_PORT: 'tcp://10.0.0.1:50051', ROUTER_SERVICE_HOST: '10.0.0.1', ROUTER_SERVICE_PORT: '50051', ROUTER_PORT_50051_TCP: 'x', ROUTER_PORT_50051_TCP_ADDR: 'x', ROUTER_SERVICE_PORT_GRPC: '1',
-    ROUTER_STORE_SERVICE_HOST: 'x', ROUTER_STORE_PORT: 'x', ROUTER_TEST_MONGODB_URI: 'x', ROUTER_WORKERS: '2', ROUTER_NAME: '/x/router', ROUTER_ENV_NODE_VERSION: '24', PATH: '/bin',
+    ROUTER_STORE_SERVICE_HOST: 'x', ROUTER_STORE_PORT: 'x', ROUTER_TEST_MONGODB_URI: 'x', ROUTER_NAME: '/x/router', ROUTER_ENV_NODE_VERSION: '24', PATH: '/bin',
   };
   assert.deepEqual(load([], injected), DEFAULTS);
   for (const [slip, meant] of Object.entries({ ROUTER_REGISTRATION: 'ROUTER_REGISTRATIONS', ROUTER_PUSH_TIMEOUT: 'ROUTER_PUSH_TIMEOUT_MS', ROUTER_ENCRYPTION_KEY: 'ROUTER_ENCRYPTION_KEY_FILE', ROUTER_GRPC_LISTNE: 'ROUTER_GRPC_LISTEN' })) {

@@ -5,8 +5,10 @@
  * Exit code 0 = all messages arrived, once and in order, on both ways; 1 = they did not, or something could not be
  * measured; 2 = wrong arguments.
  */
+import { tmpdir } from 'node:os';
 import { parseArgs } from 'node:util';
 import { inWorld } from '../../test-e2e/support/world.ts';
+import { syncMs } from '../disk.ts';
 import { measureOutage } from './outage.ts';
 import type { OutageOptions } from './outage.ts';
 import { measurePush } from './push.ts';
@@ -46,7 +48,7 @@ async function main(args: readonly string[]): Promise<number> {
       if (eventsMax === null) pushes.push(...(await measurePush(routed, options.outage.messages)));
     });
   }
-  const text = textOf({ outages, pushes });
+  const text = textOf({ outages, pushes, syncMs: syncMs(tmpdir()) });
   console.log(`\n${text}`);
   if (options.write) writeIntoPage(text);
   return outages.every(({ result: { lost, doubled, outOfOrder } }) => lost + doubled + outOfOrder === 0) ? 0 : 1;

@@ -1,6 +1,6 @@
 /** The tables of the comparison, on the screen and in docs/synapse.md between its two markers. */
 import { readFileSync, writeFileSync } from 'node:fs';
-import { availableParallelism, cpus } from 'node:os';
+import { availableParallelism, cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import type { OutageResult } from './outage.ts';
 import type { PushResult } from './push.ts';
@@ -17,6 +17,8 @@ export interface OutageRow {
 export interface Report {
   readonly outages: readonly OutageRow[];
   readonly pushes: readonly PushResult[];
+  /** How long the disk takes for a small durable write. */
+  readonly syncMs: number;
 }
 
 /** The share of its requests that the appservice still sees. */
@@ -24,7 +26,7 @@ export function requestShare(direct: OutageResult, other: OutageResult): number 
   return other.requests / direct.requests;
 }
 
-export function textOf({ outages, pushes }: Report): string {
+export function textOf({ outages, pushes, syncMs }: Report): string {
   const [direct] = outages;
   const columns = outages.map(({ result }) => [
     String(result.requests),
@@ -40,7 +42,9 @@ export function textOf({ outages, pushes }: Report): string {
     `|---|${outages.map(() => '---').join('|')}|`,
     ...rows.map((name, at) => `| ${name} | ${columns.map((column) => column[at]).join(' | ')} |`),
   ];
-  return [`${direct?.result.messages ?? 0} messages while the appservice was away for ${seconds(direct?.result.outageMs ?? 0)}, on ${machine()}:`, '', ...table, '', ...pushTable(pushes)].join('\n');
+  const [load = 0] = loadavg();
+  const machine = `${availableParallelism()} processors (${cpus()[0]?.model.trim() ?? 'unknown'}), a disk that syncs in ${syncMs.toFixed(1)} ms, a load of ${load.toFixed(1)} at the end`;
+  return [`${direct?.result.messages ?? 0} messages while the appservice was away for ${seconds(direct?.result.outageMs ?? 0)}, on ${machine}:`, '', ...table, '', ...pushTable(pushes)].join('\n');
 }
 
 function pushTable(pushes: readonly PushResult[]): string[] {
@@ -48,9 +52,9 @@ function pushTable(pushes: readonly PushResult[]): string[] {
   return [
     'The router\'s share of the way, from the last byte of Synapse\'s request to the durable answer:',
     '',
-    '| Synapse pushes | transactions | a second | p50 | p99 |',
-    '|---|---|---|---|---|',
-    ...pushes.map(({ name, transactions, perSecond, p50Ms, p99Ms }) => `| ${name} | ${transactions} | ${perSecond.toFixed(0)} | ${p50Ms.toFixed(1)} ms | ${p99Ms.toFixed(1)} ms |`),
+    '| Synapse pushes | transactions | a second | p50 | p99 | longest |',
+    '|---|---|---|---|---|---|',
+    ...pushes.map(({ name, transactions, perSecond, p50Ms, p99Ms, maxMs }) => `| ${name} | ${transactions} | ${perSecond.toFixed(0)} | ${p50Ms.toFixed(1)} ms | ${p99Ms.toFixed(1)} ms | ${maxMs.toFixed(1)} ms |`),
   ];
 }
 
@@ -60,10 +64,6 @@ export function writeIntoPage(text: string): void {
   const end = page.indexOf(END);
   if (begin === -1 || end < begin) throw new Error(`${PAGE} lacks the lines ${BEGIN} and ${END}`);
   writeFileSync(PAGE, `${page.slice(0, begin + BEGIN.length)}\n${text}\n${page.slice(end)}`);
-}
-
-function machine(): string {
-  return `${availableParallelism()} processors (${cpus()[0]?.model.trim() ?? 'unknown'})`;
 }
 
 function seconds(durationMs: number): string {

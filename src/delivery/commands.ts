@@ -42,6 +42,7 @@ type Forbids = (stored: AppserviceState, held: AppserviceStatus['heldBy']) => st
 
 const STOPPED = 'It was stopped for good. Delete its registration and put it again to start anew.';
 const PARKED = 'Its registration was removed and its queue is parked. Put the registration with resume_parked to go on.';
+const SKIPPING = 'A transaction that is skipped is on its way to the quarantine. Call again in a second.';
 /** Looks at a skip under way, until it is done or the time to answer is over. */
 const SKIP_LOOK_MS = 50;
 const RECOUNTS_MAX = 5;
@@ -119,7 +120,7 @@ export class Commands {
     const lowest = Math.max(oldest, start.kind === 'time' ? from - 1 : from);
     const whole = await this.inTime(wholeFrom(log, serverName, lowest, deliveredPosition));
     if (from < oldest || whole > lowest) throw notRetained(appserviceId, whole);
-    await this.#command(appserviceId, replayedFrom(from), unlessOver);
+    await this.#command(appserviceId, replayedFrom(from), (state, held) => unlessOver(state, held) ?? (state.transaction?.skip === undefined ? null : SKIPPING));
     // What was removed while the position went back is not delivered again, and is not said to be.
     return Math.max(from, await this.inTime(wholeFrom(log, serverName, from, deliveredPosition)));
   }

@@ -1,4 +1,5 @@
 /** What is known of a room now, for who only looks. */
+import { senderUserId } from '../appservice/registration.ts';
 import { RoomState } from '../room/room-state.ts';
 import type { FoldStore, StoredRoom } from '../store/port.ts';
 import type { Fold } from './fold.ts';
@@ -29,6 +30,11 @@ export async function factsOfRooms(roomIds: readonly string[], fold: Fold, ledge
     for (const stored of await store.loadRooms(fold.serverName, missing)) facts.set(stored.roomId, factsOf(RoomState.fromStored(stored)));
   }
   return roomIds.flatMap((roomId) => facts.get(roomId) ?? []);
+}
+
+/** The own users of the appservices that get events. */
+export function sendersOf({ registrations, serverName }: Fold): string[] {
+  return [...registrations.values()].flatMap(({ registration }) => (registration === null || registration.url === null || registration.url === '' ? [] : [senderUserId(registration, serverName)]));
 }
 
 export interface KnownOfRoom {

@@ -58,6 +58,8 @@ export interface RoomHomeserver {
   /** Changes with the registrations in force. */
   readonly registrationsVersion: number;
   readonly hasAliasNamespaces: boolean;
+  /** The appservices' own users, of those that get events. */
+  readonly senderUserIds: readonly string[];
   /** In the order of the room IDs. */
   roomFacts(roomIds: readonly string[]): Promise<readonly RoomFacts[]>;
   /** Resolves when they are in the log. Members that are known already stay as they are. */
@@ -78,6 +80,8 @@ export type RoomAnswer =
 export interface RoomSource {
   /** All joined users. */
   joinedMembers(roomId: string, signal: AbortSignal): Promise<RoomAnswer>;
+  /** The rooms that this local user is joined to. */
+  joinedRooms(userId: string, signal: AbortSignal): Promise<RoomAnswer>;
   /** The aliases in the homeserver's directory, asked for as a local user who is joined. */
   roomAliases(roomId: string, userId: string, signal: AbortSignal): Promise<RoomAnswer>;
 }

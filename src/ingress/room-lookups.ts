@@ -13,7 +13,8 @@
  * been quiet about them for a while and is heard of. Memberships are followed by the events; what comes by them while a
  * look-up is under way counts more than what it finds (see SubmittedRoom).
  *
- * Rooms pending, look-ups side by side and their rate are limited. What is forgotten comes back with its next event.
+ * Rooms that are listed (room-list.ts) are pending before their first event. Rooms pending, look-ups side by side and their
+ * rate are limited. What is forgotten comes back with its next event.
  */
 import { isLocalAlias, isLocalUser } from '../appservice/identifier.ts';
 import type { RoutingEvent } from '../appservice/event.ts';
@@ -21,6 +22,7 @@ import type { Clock } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import { StoreError } from '../store/errors.ts';
 import { RefusalError } from '../appservice/refusal.ts';
+import { RoomList } from './room-list.ts';
 import type { IngressMeter, RoomAnswer, RoomFacts, RoomFinding, RoomHomeserver, RoomSource, TransactionPiece } from './ports.ts';
 
 export interface RoomLookupsOptions {
@@ -39,6 +41,8 @@ interface Pending {
   isUnknown: boolean;
   /** Aliases are to be asked for whether they are known or not. */
   isAliasDue: boolean;
+  /** No event of it has come yet. */
+  isListed: boolean;
   /** Its events wait for the look-up under way, or for the next one. */
   isAwaited: boolean;
   isUnderWay: boolean;
@@ -64,6 +68,10 @@ const UNKNOWN_TOKEN_MS = 60_000;
 const ALIASES_AGE_MS = 600_000;
 const SLEEP_MS_MAX = 60_000;
 const SHOWN_ROOMS_MAX = 100;
+/** Beyond this none is listed; the rest is for events. */
+const LISTED_PENDING_MAX = PENDING_MAX / 2;
+/** Listed rooms whose facts are read at once. */
+const LISTED_AT_ONCE = 100;
 
 export class RoomLookups implements AsyncDisposable {
   readonly #options: RoomLookupsOptions;
@@ -72,6 +80,8 @@ export class RoomLookups implements AsyncDisposable {
   readonly #settled = new Map<string, number>();
   readonly #pending = new Map<string, Pending>();
   readonly #underWay = new Set<Promise<void>>();
+  readonly #list: RoomList;
+  #isListing = false;
   #version = -1;
   #pausedUntilMs = -Infinity;
   #lastStartMs = -Infinity;
@@ -82,6 +92,7 @@ export class RoomLookups implements AsyncDisposable {
 
   constructor(options: RoomLookupsOptions) {
     this.#options = options;
+    this.#list = new RoomList(options.homeserver, options.source);
   }
 
   start(): void {
@@ -128,6 +139,7 @@ export class RoomLookups implements AsyncDisposable {
     if (this.#version === registrationsVersion) return;
     this.#version = registrationsVersion;
     this.#settled.clear();
+    this.#wake?.();
   }
 
   #isSettled(roomId: string): boolean {
@@ -171,7 +183,8 @@ export class RoomLookups implements AsyncDisposable {
   #await(roomId: string): Pending {
     const isFirst = !this.#pending.has(roomId);
     const pending = this.#add(roomId);
-    pending.isAwaited ||= isFirst;
+    pending.isAwaited ||= isFirst || pending.isListed;
+    pending.isListed = false;
     return pending;
   }
 
@@ -182,6 +195,7 @@ export class RoomLookups implements AsyncDisposable {
       roomId,
       isUnknown: false,
       isAliasDue: false,
+      isListed: false,
       isAwaited: false,
       isUnderWay: false,
       refusals: 0,
@@ -208,12 +222,15 @@ export class RoomLookups implements AsyncDisposable {
   }
 
   async #run(): Promise<void> {
-    const { clock } = this.#options;
     while (!this.#stop.signal.aborted) {
-      const next = this.#underWay.size < LOOKUPS_MAX ? this.#next() : null;
-      const waitMs = next === null ? SLEEP_MS_MAX : Math.max(next.dueMs, this.#pausedUntilMs, this.#lastStartMs + INTERVAL_MS) - clock.monotonicMs();
-      if (next !== null && waitMs <= 0) this.#begin(next);
-      else await this.#sleep(Math.min(waitMs, SLEEP_MS_MAX));
+      const isFree = this.#underWay.size < LOOKUPS_MAX;
+      const next = isFree ? this.#next() : null;
+      const isListDue = isFree && !this.#isListing && this.#list.isDue && next?.isAwaited !== true;
+      const dueMs = isListDue ? -Infinity : (next?.dueMs ?? Infinity);
+      const waitMs = Math.max(dueMs, this.#pausedUntilMs, this.#lastStartMs + INTERVAL_MS) - this.#options.clock.monotonicMs();
+      if (waitMs > 0) await this.#sleep(Math.min(waitMs, SLEEP_MS_MAX));
+      else if (isListDue) this.#start(this.#listRooms());
+      else if (next !== null) this.#begin(next);
     }
     for (const { ended } of this.#pending.values()) ended.resolve();
   }
@@ -237,12 +254,48 @@ export class RoomLookups implements AsyncDisposable {
 
   #begin(pending: Pending): void {
     pending.isUnderWay = true;
+    this.#start(this.#lookUp(pending));
+  }
+
+  #start(work: Promise<void>): void {
     this.#lastStartMs = this.#options.clock.monotonicMs();
-    const lookUp = this.#lookUp(pending).finally(() => {
-      this.#underWay.delete(lookUp);
+    const started = work.finally(() => {
+      this.#underWay.delete(started);
       this.#wake?.();
     });
-    this.#underWay.add(lookUp);
+    this.#underWay.add(started);
+  }
+
+  /** Of one user. */
+  async #listRooms(): Promise<void> {
+    this.#isListing = true;
+    try {
+      const listed = await this.#list.next(this.#stop.signal);
+      if (listed === null) return;
+      const { userId, answer } = listed;
+      const outcome = answer.kind === 'found' ? 'found' : this.#failed(answer);
+      this.#options.meter.roomLookup(outcome);
+      this.#pauseAfter(outcome);
+      if (answer.kind === 'found') await this.#hearListed(answer.identifiers);
+      if (outcome === 'found' || outcome === 'refused') this.#list.done(userId);
+    } catch (error) {
+      if (!(error instanceof StoreError || error instanceof RefusalError)) throw error;
+      this.#pauseAfter('away');
+    } finally {
+      this.#isListing = false;
+    }
+  }
+
+  async #hearListed(roomIds: readonly string[]): Promise<void> {
+    for (let at = 0; at < roomIds.length && this.#pending.size < LISTED_PENDING_MAX; at += LISTED_AT_ONCE) {
+      const facts = await this.#options.homeserver.roomFacts(roomIds.slice(at, at + LISTED_AT_ONCE));
+      for (const { roomId, wantsMembers, wantsAliases } of facts) {
+        if (this.#pending.has(roomId) || this.#settled.has(roomId) || !(wantsMembers || wantsAliases)) continue;
+        const pending = this.#add(roomId);
+        pending.isUnknown = true;
+        pending.isListed = true;
+      }
+    }
   }
 
   async #lookUp(pending: Pending): Promise<void> {
@@ -269,15 +322,19 @@ export class RoomLookups implements AsyncDisposable {
     } else if (outcome === 'refused') {
       pending.dueMs = nowMs + Math.min(REFUSED_MS.first * 2 ** pending.refusals, REFUSED_MS.max);
       pending.refusals++;
-    } else if (outcome === 'unknown_token') this.#pausedUntilMs = nowMs + UNKNOWN_TOKEN_MS;
-    else if (outcome === 'away') {
-      this.#pausedUntilMs = Math.max(this.#pausedUntilMs, nowMs + Math.min(AWAY_MS.first * 2 ** this.#failures, AWAY_MS.max));
-      this.#failures++;
-    }
+    } else this.#pauseAfter(outcome);
     if (outcome === 'found' || outcome === 'refused') {
       this.#failures = 0;
       this.#setProblem(null);
     }
+  }
+
+  #pauseAfter(outcome: Outcome): void {
+    const nowMs = this.#options.clock.monotonicMs();
+    if (outcome === 'unknown_token') this.#pausedUntilMs = nowMs + UNKNOWN_TOKEN_MS;
+    if (outcome !== 'away') return;
+    this.#pausedUntilMs = Math.max(this.#pausedUntilMs, nowMs + Math.min(AWAY_MS.first * 2 ** this.#failures, AWAY_MS.max));
+    this.#failures++;
   }
 
   async #outcomeOf({ roomId }: Pending, isAliasDue: boolean): Promise<Outcome> {

@@ -1,6 +1,7 @@
 /**
- * What a homeserver tells its catch-all appservice of rooms (Client-Server API, "GET /rooms/{roomId}/joined_members" and
- * "GET /rooms/{roomId}/aliases"). Members may be asked of any room; aliases only when acting as a user who is joined.
+ * What a homeserver tells its catch-all appservice of rooms (Client-Server API, "GET /rooms/{roomId}/joined_members",
+ * "GET /rooms/{roomId}/aliases" and "GET /joined_rooms"). Members may be asked of any room; aliases only when acting as a
+ * user who is joined; rooms when acting as the user meant.
  */
 import { isJsonObject, parsedJson } from '../appservice/json.ts';
 import type { JsonObject } from '../appservice/json.ts';
@@ -21,6 +22,8 @@ export interface HomeserverClientOptions {
 /** A room of some 100,000 members. */
 const MEMBERS_BYTES_MAX = 16 * 1024 * 1024;
 const ALIASES_BYTES_MAX = 1024 * 1024;
+/** Some 50,000 rooms. */
+const ROOMS_BYTES_MAX = 4 * 1024 * 1024;
 const LEVELS_MAX = 8;
 const LIMITED_WAIT_MS = { default: 2_000, min: 500, max: 60_000 } as const;
 
@@ -39,7 +42,11 @@ export class HomeserverClient implements RoomSource {
 
   roomAliases(roomId: string, userId: string, signal: AbortSignal): Promise<RoomAnswer> {
     const path = `/_matrix/client/v3/rooms/${pathSegment(roomId)}/aliases?user_id=${pathSegment(userId)}`;
-    return this.#ask(path, ALIASES_BYTES_MAX, ({ aliases }) => (Array.isArray(aliases) ? aliases.filter((alias) => typeof alias === 'string') : null), signal);
+    return this.#ask(path, ALIASES_BYTES_MAX, ({ aliases }) => textsOf(aliases), signal);
+  }
+
+  joinedRooms(userId: string, signal: AbortSignal): Promise<RoomAnswer> {
+    return this.#ask(`/_matrix/client/v3/joined_rooms?user_id=${pathSegment(userId)}`, ROOMS_BYTES_MAX, ({ joined_rooms: rooms }) => textsOf(rooms), signal);
   }
 
   async #ask(path: string, responseBytesMax: number, read: (body: JsonObject) => string[] | null, signal: AbortSignal): Promise<RoomAnswer> {
@@ -63,6 +70,10 @@ function answerFrom(result: OutboundResult, read: (body: JsonObject) => string[]
   const identifiers = status === 200 && object !== null ? read(object) : null;
   if (identifiers === null) return { kind: 'refused', httpStatus: status, errcode };
   return { kind: 'found', identifiers: identifiers.filter((identifier) => identifier.isWellFormed()) };
+}
+
+function textsOf(list: unknown): string[] | null {
+  return Array.isArray(list) ? list.filter((text) => typeof text === 'string') : null;
 }
 
 function waitMsOf(body: JsonObject | null, retryAfter: string | null): number {

@@ -46,7 +46,8 @@ export interface ProvisioningOptions {
   readonly appserviceQueriesMax: number;
 }
 
-export const PROVISIONING_LIMITS = { totalTimeoutMs: 120_000, queriesMax: 256, appserviceQueriesMax: 32 } as const;
+/** Dozens of appservices that hang, each with as many queries as it may have, leave room for those of the others. */
+export const PROVISIONING_LIMITS = { totalTimeoutMs: 120_000, queriesMax: 2_048, appserviceQueriesMax: 32 } as const;
 
 const PATHS = { users: '/_matrix/app/v1/users/', aliases: '/_matrix/app/v1/rooms/' } as const;
 const BODY_TIMEOUT_MS = 1_000;

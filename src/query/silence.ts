@@ -22,6 +22,8 @@ interface Unanswered {
 export class Silence {
   readonly #options: SilenceOptions;
   readonly #unanswered = new Map<string, Unanswered>();
+  /** Of appservices that are being asked. */
+  readonly #waiting = new Map<string, PromiseWithResolvers<'silent'>>();
 
   constructor(options: SilenceOptions) {
     this.#options = options;
@@ -42,6 +44,13 @@ export class Silence {
     return true;
   }
 
+  /** Resolves once it becomes silent, if it does before it answers anything. */
+  becomesSilent(appserviceId: string): Promise<'silent'> {
+    const known = this.#waiting.get(appserviceId) ?? Promise.withResolvers<'silent'>();
+    this.#waiting.set(appserviceId, known);
+    return known.promise;
+  }
+
   /** The turn is over. */
   asked(appserviceId: string): void {
     const known = this.#unanswered.get(appserviceId);
@@ -54,11 +63,16 @@ export class Silence {
     const known = this.#unanswered.get(appserviceId);
     if (isAnswer) {
       this.#unanswered.delete(appserviceId);
+      this.#waiting.delete(appserviceId);
       return known !== undefined && known.untilMs !== null ? 'answers' : null;
     }
     const count = (known?.count ?? 0) + 1;
     const untilMs = count < asksMax ? null : clock.monotonicMs() + silenceMs;
     this.#unanswered.set(appserviceId, { count, untilMs, isProbed: false });
+    if (untilMs !== null) {
+      this.#waiting.get(appserviceId)?.resolve('silent');
+      this.#waiting.delete(appserviceId);
+    }
     return untilMs !== null && (known?.untilMs ?? null) === null ? 'silent' : null;
   }
 }

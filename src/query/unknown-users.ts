@@ -15,8 +15,8 @@
  * is done here after twice that time, whoever it belongs to.
  *
  * An appservice that gave no answer several times in a row is silent: libraries without a handler for these queries never
- * answer one. About nobody else is it asked then, so nothing waits for it; after a while one question finds out whether it
- * has come back.
+ * answer one. About nobody else is it asked then, and nothing waits for it any more, not for the questions on their way
+ * either; after a while one question finds out whether it has come back.
  *
  *   asked ── no answer, so many times in a row ──▶ silent ── after a while, the next user ──▶ one question
  *     ▲                                              ▲                                        │       │
@@ -192,7 +192,8 @@ export class UnknownUsers<Room extends WaitingRoom> implements AsyncDisposable {
         followed.pendingCount -= 1;
         if (followed.pendingCount === 0) followed.settled.resolve();
       };
-      this.#askOnce(room.appserviceId, userId).then(end, followed.settled.reject);
+      // Nothing waits for questions to one that has become silent; they end by themselves.
+      Promise.race([this.#askOnce(room.appserviceId, userId), this.#silence.becomesSilent(room.appserviceId)]).then(end, followed.settled.reject);
     }
   }
 

@@ -6,7 +6,7 @@ import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { unusedPort } from '../../test/support/receiver.ts';
 import { Program, until } from './program.ts';
-import type { Ngircd } from './software.ts';
+import type { SystemProgram } from './software.ts';
 
 const START_TIMEOUT_MS = 20_000;
 const WAIT_MS = 60_000;
@@ -15,7 +15,7 @@ export interface IrcServer extends AsyncDisposable {
   readonly port: number;
 }
 
-export async function startIrcServer({ path, env }: Ngircd, folder: string): Promise<IrcServer> {
+export async function startIrcServer({ path, env }: SystemProgram, folder: string): Promise<IrcServer> {
   mkdirSync(folder, { recursive: true });
   const port = await unusedPort();
   const file = join(folder, 'ngircd.conf');

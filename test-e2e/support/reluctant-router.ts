@@ -84,6 +84,8 @@ export class ReluctantRouter implements AsyncDisposable {
   #stream(path: string): handleServerStreamingCall<Buffer, Buffer> {
     return (call) => {
       const source = this.#client.makeServerStreamRequest(path, sameBytes, sameBytes, call.request, credentialOf(call.metadata));
+      // Some clients wait for the headers before they go on.
+      source.on('metadata', () => call.sendMetadata(new Metadata()));
       source.on('data', (bytes: Buffer) => call.write(bytes));
       source.on('end', () => call.end());
       source.on('error', (error: ServiceError) => call.emit('error', statusOf(error)));

@@ -52,7 +52,7 @@ async function runTests(args: readonly string[], folder: string): Promise<number
   return 128 + (runner.signalCode === null ? 0 : constants.signals[runner.signalCode]);
 }
 
-/** Those that work in the folder or were told of it. Linux only; elsewhere none are found. */
+/** Those that work in the folder or were told of it, if only by their environment. Linux only; elsewhere none are found. */
 function processesOf(folder: string): { id: number; command: string }[] {
   let names: string[];
   try {
@@ -64,8 +64,10 @@ function processesOf(folder: string): { id: number; command: string }[] {
     const id = Number(name);
     if (!Number.isInteger(id) || id === process.pid) return [];
     try {
-      const command = readFileSync(`/proc/${name}/cmdline`, 'utf8').replaceAll('\0', ' ');
-      return command.includes(folder) || readlinkSync(`/proc/${name}/cwd`).startsWith(folder) ? [{ id, command }] : [];
+      const read = (what: string): string => readFileSync(`/proc/${name}/${what}`, 'utf8').replaceAll('\0', ' ');
+      const command = read('cmdline');
+      const isOurs = command.includes(folder) || readlinkSync(`/proc/${name}/cwd`).startsWith(folder) || read('environ').includes(folder);
+      return isOurs ? [{ id, command }] : [];
     } catch {
       // It has ended, or is not ours.
       return [];

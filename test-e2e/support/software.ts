@@ -40,30 +40,58 @@ export async function pythonHome(): Promise<PythonHome> {
 
 export const NGIRCD_MISSING = 'NO IRC SERVER COULD BE HAD: INSTALL ngircd TO RUN THIS TEST';
 
-export interface Ngircd {
+/** A program with the libraries that it needs beside the system's. */
+export interface SystemProgram {
   readonly path: string;
   readonly env: Readonly<Record<string, string>>;
 }
 
-/** null where neither the machine nor an apt archive has one. */
-export async function findNgircd(): Promise<Ngircd | null> {
+/** null where neither the machine nor an apt archive has it, as with those below. */
+export function findNgircd(): Promise<SystemProgram | null> {
+  return findProgram({ name: 'ngircd', packages: ['ngircd', 'libident'], versionArgs: ['--version'] });
+}
+
+export function findNginx(): Promise<SystemProgram | null> {
+  return findProgram({ name: 'nginx', packages: ['nginx'], versionArgs: ['-v'] });
+}
+
+export function findCaddy(): Promise<SystemProgram | null> {
+  return findProgram({ name: 'caddy', packages: ['caddy'], versionArgs: ['version'] });
+}
+
+interface ProgramPackage {
+  readonly name: string;
+  /** Of Debian: that of the program first. */
+  readonly packages: readonly string[];
+  readonly versionArgs: readonly string[];
+}
+
+/** From the system, or unpacked into the cache. */
+async function findProgram({ name, packages, versionArgs }: ProgramPackage): Promise<SystemProgram | null> {
   for (const folder of [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin']) {
-    const path = join(folder, 'ngircd');
-    if (await works(path, {})) return { path, env: {} };
+    const path = join(folder, name);
+    if (await works({ path, env: {} }, versionArgs)) return { path, env: {} };
   }
-  const folder = join(cacheFolder, 'e2e-ngircd');
-  const path = join(folder, 'usr', 'sbin', 'ngircd');
-  const libraries = await readdir(join(folder, 'usr', 'lib')).catch(() => []);
-  const fetched = (found: readonly string[]): Ngircd => ({ path, env: { LD_LIBRARY_PATH: found.map((name) => join(folder, 'usr', 'lib', name)).join(delimiter) } });
-  if (await works(path, fetched(libraries).env)) return fetched(libraries);
+  const folder = join(cacheFolder, `e2e-${name}`);
+  const unpacked = async (): Promise<SystemProgram | null> => {
+    const libraries = await readdir(join(folder, 'usr', 'lib')).catch(() => []);
+    const env = { LD_LIBRARY_PATH: libraries.map((library) => join(folder, 'usr', 'lib', library)).join(delimiter) };
+    for (const place of ['sbin', 'bin']) {
+      const program = { path: join(folder, 'usr', place, name), env };
+      if (await works(program, versionArgs)) return program;
+    }
+    return null;
+  };
+  const known = await unpacked();
+  if (known !== null) return known;
   return withLock(async () => {
-    say('fetching ngircd from the package archive …');
+    say(`fetching ${name} from the package archive …`);
     try {
       await mkdir(folder, { recursive: true });
-      await run('apt-get', ['download', 'ngircd', 'libident'], { cwd: folder, timeout: INSTALL_TIMEOUT_MS });
-      for (const name of await readdir(folder)) if (name.endsWith('.deb')) await run('dpkg-deb', ['-x', name, '.'], { cwd: folder });
-      const found = fetched(await readdir(join(folder, 'usr', 'lib')));
-      if (await works(path, found.env)) return found;
+      await run('apt-get', ['download', ...packages], { cwd: folder, timeout: INSTALL_TIMEOUT_MS });
+      for (const file of await readdir(folder)) if (file.endsWith('.deb')) await run('dpkg-deb', ['-x', file, '.'], { cwd: folder });
+      const found = await unpacked();
+      if (found !== null) return found;
     } catch (error) {
       say(`that did not work: ${error instanceof Error ? error.message : String(error)}`);
     }
@@ -72,10 +100,10 @@ export async function findNgircd(): Promise<Ngircd | null> {
   });
 }
 
-async function works(path: string, env: Readonly<Record<string, string>>): Promise<boolean> {
+async function works({ path, env }: SystemProgram, versionArgs: readonly string[]): Promise<boolean> {
   try {
     await access(path);
-    await run(path, ['--version'], { env: { ...env } });
+    await run(path, [...versionArgs], { env: { ...env } });
     return true;
   } catch {
     return false;

@@ -341,3 +341,27 @@ test('R76 a replay right after an id was registered anew does not reach into the
   process.connection.frozenUntil = null;
   await assert.rejects(world.end(process.delivery.commands.replay('a', { kind: 'position', position: 3 })), refusedAs('POSITION_NOT_RETAINED'));
 });
+
+test('I1 a replay does not undo a skip that is on its way to the quarantine', async () => {
+  const { world, process } = await worldOf({ settings: { eventsMax: 2 } });
+  const before = world.routeMany(['a'], 2);
+  await world.quiet();
+  world.answer = (_, { txnId }) => (txnId === inFlight(world) && world.state('a').deliveredPosition < 4 ? DOWN : OK);
+  world.routeMany(['a'], 3);
+  await world.quiet();
+  const txnId = inFlight(world);
+  // The shelf cannot be written for a moment.
+  process.connection.fault = (operation) => (operation === 'changeRecord' ? 'not_done' : 'none');
+  const skipping = process.delivery.commands.skip('a', txnId, 'poison', () => Promise.resolve(false));
+  await world.quiet();
+  await assert.rejects(world.end(process.delivery.commands.replay('a', { kind: 'position', position: 2 })), refusedAs('DELIVERY_STATE_FORBIDS', /on its way to the quarantine/));
+  process.connection.fault = () => 'none';
+  await world.end(skipping);
+  await world.advance(10_000);
+  assert.deepEqual((await process.quarantine.list('a', 10, '', false)).items.map((item) => item.txnId), [txnId]);
+  await world.end(process.delivery.commands.replay('a', { kind: 'position', position: 2 }));
+  world.answer = () => OK;
+  await world.advance(10_000);
+  assert.deepEqual(world.received('a').slice(0, 2), before);
+  sound(world);
+});

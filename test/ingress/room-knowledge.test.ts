@@ -20,6 +20,11 @@ function clientApi(answers: Readonly<Record<string, unknown>>): Script {
   };
 }
 
+/** What was asked of rooms. */
+function askedOf({ requests }: Receiver): Receiver['requests'] {
+  return requests.filter(({ target }) => target.includes('/rooms/'));
+}
+
 async function register(ingress: IngressWorld, id: string, namespaces: string): Promise<void> {
   await put(ingress.world.admin, `id: ${id}\nurl: ${ingress.receiver.url}/${id}\nas_token: as-${id}-long-enough\nhs_token: hs-${id}-long-enough\nsender_localpart: ${id}bot\nnamespaces: ${namespaces}\n`);
 }
@@ -35,10 +40,10 @@ test('M15 R36 R37 events of a room from before the router reach who has a member
   await register(ingress, 'logger', "{aliases: [{regex: '#logged_.*', exclusive: false}]}");
   await ingress.client.put('1', { events: [message('$a', { room_id: '!old:hs.test' })] });
   await ingress.receiver.until(() => ['irc', 'logger'].every((id) => ingress.receiver.taken(id).includes('$a')));
-  assert.deepEqual(homeserver.requests.map(({ headers }) => headers['authorization']), [`Bearer ${AS_TOKEN}`, `Bearer ${AS_TOKEN}`]);
-  assert.ok(homeserver.requests[1]?.target.endsWith('/aliases?user_id=%40carol%3Ahs.test'));
+  assert.deepEqual(askedOf(homeserver).map(({ headers }) => headers['authorization']), [`Bearer ${AS_TOKEN}`, `Bearer ${AS_TOKEN}`]);
+  assert.ok(askedOf(homeserver)[1]?.target.endsWith('/aliases?user_id=%40carol%3Ahs.test'));
   await ingress.client.put('2', { events: [message('$b', { room_id: '!old:hs.test' })] });
-  assert.equal(homeserver.requests.length, 2);
+  assert.equal(askedOf(homeserver).length, 2);
 });
 
 test('M15 a room that Synapse makes with an alias reaches who has the alias, once the event that tells of it makes the router ask', async () => {
@@ -52,7 +57,19 @@ test('M15 a room that Synapse makes with an alias reaches who has the alias, onc
   await ingress.receiver.until(() => ingress.receiver.taken('logger').includes('$end'));
   const types = ingress.receiver.received.flatMap(({ body }) => (body['events'] as { type: string }[]).map(({ type }) => type));
   assert.deepEqual(types.slice(0, 2), ['m.room.canonical_alias', 'm.room.join_rules']);
-  assert.ok(homeserver.requests.every(({ target }) => target.includes('/aliases?user_id=%40alice%3Ahs.test')));
+  assert.ok(askedOf(homeserver).every(({ target }) => target.includes('/aliases?user_id=%40alice%3Ahs.test')));
+});
+
+test('R31 the rooms of an appservice\'s own user are looked up before anything comes of them', async () => {
+  await using homeserver = await Receiver.start(clientApi({ '/joined_rooms': { joined_rooms: ['!quiet:hs.test', 7] }, '/rooms/!quiet:hs.test/joined_members': { joined: { '@ircbot:hs.test': {}, '@carol:hs.test': {} } } }));
+  await using ingress = await startIngress({ homeserverUrl: homeserver.url });
+  await register(ingress, 'irc', "{users: [{regex: '@irc_.*', exclusive: true}]}");
+  await ingress.client.put('1', { events: [message('$other', { room_id: '!other:hs.test' })] });
+  await homeserver.until(() => askedOf(homeserver).some(({ target }) => decodeURIComponent(target).includes('!quiet:hs.test')));
+  const [listed] = homeserver.requests.filter(({ target }) => target.includes('joined_rooms'));
+  assert.deepEqual([listed?.target, listed?.headers['authorization']], ['/_matrix/client/v3/joined_rooms?user_id=%40ircbot%3Ahs.test', `Bearer ${AS_TOKEN}`]);
+  await ingress.client.put('2', { events: [message('$a', { room_id: '!quiet:hs.test' })] });
+  await ingress.receiver.until(() => ingress.receiver.taken('irc').includes('$a'));
 });
 
 test('M11 while the homeserver gives no answer events are routed with what is known, and the status says which rooms are not', async () => {

@@ -26,6 +26,7 @@ class World implements AsyncDisposable {
     serverName: 'hs.test',
     registrationsVersion: 1,
     hasAliasNamespaces: true,
+    senderUserIds: [] as string[],
     roomFacts: (roomIds: readonly string[]): Promise<readonly RoomFacts[]> =>
       Promise.resolve(roomIds.map((roomId) => ({ roomId, wantsMembers: true, wantsAliases: true, localUser: null, partialMembers: {}, ...this.facts.get(roomId) }))),
     tellRooms: (findings: readonly RoomFinding[]): Promise<void> => {
@@ -38,13 +39,14 @@ class World implements AsyncDisposable {
   };
   readonly lookups: RoomLookups;
 
-  constructor() {
+  constructor(...senderUserIds: readonly string[]) {
+    this.homeserver.senderUserIds.push(...senderUserIds);
     const ask = (what: string): Promise<RoomAnswer> => {
       const { promise, resolve } = Promise.withResolvers<RoomAnswer>();
       this.asked.push({ what, answer: resolve });
       return promise;
     };
-    const source = { joinedMembers: (roomId: string) => ask(`members ${roomId}`), roomAliases: (roomId: string, userId: string) => ask(`aliases ${roomId} as ${userId}`) };
+    const source = { joinedMembers: (roomId: string) => ask(`members ${roomId}`), roomAliases: (roomId: string, userId: string) => ask(`aliases ${roomId} as ${userId}`), joinedRooms: (userId: string) => ask(`rooms of ${userId}`) };
     this.lookups = new RoomLookups({ homeserver: this.homeserver, source, meter: { roomLookup: (outcome) => void this.outcomes.push(outcome) }, clock: this.clock, logger: silent, waitMs: WAIT_MS });
     this.lookups.start();
   }
@@ -63,6 +65,19 @@ class World implements AsyncDisposable {
       (await this.nth(this.answered)).answer(answer);
       this.answered++;
       await settle();
+    }
+  }
+
+  /** Answers what is asked by what it is, until nothing more is; 404 for what is not named. */
+  async answerEverything(answers: Readonly<Record<string, RoomAnswer>>): Promise<void> {
+    for (let idleTurns = 0; idleTurns < 5; idleTurns++) {
+      await this.clock.advance(20);
+      for (let asked = this.asked[this.answered]; asked !== undefined; asked = this.asked[this.answered]) {
+        asked.answer(answers[asked.what] ?? { kind: 'refused', httpStatus: 404, errcode: null });
+        this.answered++;
+        idleTurns = 0;
+        await settle();
+      }
     }
   }
 
@@ -212,4 +227,44 @@ test('no more than four look-ups are under way, and they begin one after the oth
   await world.clock.advance(1_000);
   assert.equal(world.asked.length, 4);
   assert.equal(world.lookups.status.unknownRoomCount, 10);
+});
+
+test('R31 at the start the rooms of the appservices\' own users are looked up, so that their first event waits for nothing', async () => {
+  await using world = new World('@irc:hs.test', '@gone:hs.test');
+  world.facts.set('!known', { wantsMembers: false, wantsAliases: false });
+  await world.answerEverything({ 'rooms of @irc:hs.test': found('!a', '!known', '!b'), 'members !a': found('@x:hs.test'), 'aliases !a as @x:hs.test': found('#a:hs.test'), 'members !b': found('@irc:hs.test'), 'aliases !b as @irc:hs.test': found() });
+  assert.deepEqual(world.asked.map(({ what }) => what).sort(), ['aliases !a as @x:hs.test', 'aliases !b as @irc:hs.test', 'members !a', 'members !b', 'rooms of @gone:hs.test', 'rooms of @irc:hs.test']);
+  assert.deepEqual(world.told.map(({ roomId }) => roomId).sort(), ['!a', '!b']);
+  const { length } = world.asked;
+  assert.equal(await hasEnded(world.lookups.prepare(piece(event('m.room.message', '!a'), event('m.room.message', '!b')))), true);
+  // A user whom the homeserver does not have is not asked about again, until a registration is new.
+  await world.clock.advance(3_600_000);
+  assert.equal(world.asked.length, length);
+  world.homeserver.senderUserIds = ['@irc:hs.test', '@new:hs.test'];
+  world.homeserver.registrationsVersion++;
+  await world.clock.advance(60_000);
+  assert.deepEqual(world.asked.slice(length).map(({ what }) => what), ['rooms of @new:hs.test']);
+});
+
+test('R31 the first event of a listed room waits for the look-up as any other, and before those that nothing waits for', async () => {
+  await using world = new World('@irc:hs.test');
+  const rooms = Array.from({ length: 30 }, (_, at) => `!${at}`);
+  (await world.nth(0)).answer(found(...rooms));
+  await world.nth(4);
+  assert.equal(world.lookups.status.unknownRoomCount, 30);
+  const preparing = world.lookups.prepare(piece(event('m.room.message', '!29')));
+  assert.equal(await hasEnded(preparing), false);
+  world.asked[1]?.answer(found());
+  assert.equal((await world.nth(5)).what, 'members !29');
+});
+
+test('R31 M11 a homeserver that is away is asked for the rooms again later, and holds nothing up meanwhile', async () => {
+  await using world = new World('@irc:hs.test');
+  (await world.nth(0)).answer({ kind: 'away', reason: 'unreachable' });
+  await settle();
+  assert.match(world.lookups.status.problem ?? '', /cannot be asked about rooms: unreachable/);
+  await world.lookups.prepare(piece(event('m.room.message')));
+  await world.clock.advance(1_000);
+  const asked = [await world.nth(1), await world.nth(2)];
+  assert.deepEqual(asked.map(({ what }) => what).sort(), ['members !r', 'rooms of @irc:hs.test']);
 });

@@ -235,8 +235,7 @@ test('R119 M5 of an appservice that answers nothing the rest are not asked about
   assert.deepEqual([world.asked.length, world.released], [7, ['irc !1', 'irc !2']], 'twice in a row may be chance');
   await world.answer('irc @3', 'timeout');
   assert.deepEqual(world.asked.length, 7, 'nobody else is asked about');
-  // Those that are on their way are waited for; all others have gone out, in the order in which they came.
-  assert.deepEqual(world.released, ['irc !1', 'irc !2', 'irc !3', 'irc !7', 'irc !8', 'irc !9', 'irc !10', 'irc !11', 'irc !12']);
+  assert.deepEqual(world.released.toSorted(), Array.from({ length: 12 }, (_, at) => `irc !${at + 1}`).toSorted(), 'nothing waits for it any more, questions on their way included');
   assert.deepEqual(world.counted.filter((answer) => answer === 'silent').length, 6);
   assert.ok(world.unknown.isAnswered('irc', '@new'), 'nothing begins to wait for it');
   assert.equal(world.unknown.isAnswered('xmpp', '@new'), false, 'of others that says nothing');
