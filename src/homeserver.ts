@@ -161,11 +161,7 @@ export class Homeserver implements AsyncDisposable {
     this.ledger = new Ledger({ fold, log: store, answers: this.#unknownUsers, listener: segmentListener(recent, delivery, this.#unknownUsers), meter, clock, random, logger, limits: limits.ledger });
     this.#upkeep = new Upkeep(
       {
-        fold,
-        ledger: this.ledger,
-        store,
-        clock,
-        logger,
+        fold, ledger: this.ledger, store, clock, logger,
         deliveredPositions: () => delivery.deliveredPositions(),
         cutPositions: () => delivery.cutPositions(),
         expired: (all) => delivery.expired(all),
@@ -251,6 +247,11 @@ export class Homeserver implements AsyncDisposable {
   /** A piece of a transaction that came by the ingress. Rejects with a RefusalError or a StoreError; nothing of a refused piece is applied. */
   takeTransaction(piece: TransactionPiece): Promise<PieceOutcome> {
     return this.ledger.submit(submissionFromPiece(piece, this.#clock.nowMs()));
+  }
+
+  /** A start needs nothing of the log up to here. Rejects with a StoreError. */
+  saveFold(): Promise<void> {
+    return this.#upkeep.checkpoint();
   }
 
   get hasAliasNamespaces(): boolean {

@@ -175,7 +175,7 @@ export class Service implements AsyncDisposable {
     const files: RegistrationFiles[] = [];
     const homeservers = new Map<string, Homeserver>();
     const registrars: Registrar[] = [];
-    const rotation = new KeyRotation({ ...parts, registrars: () => registrars });
+    const rotation = new KeyRotation({ ...parts, registrars: () => registrars, saveFolds: () => Promise.all([...homeservers.values()].map((homeserver) => homeserver.saveFold())) });
     const admins = new Map<string, AppserviceAdmin>();
     for (const serverName of serverNames(settings)) {
       const homeserver = await Homeserver.start({

@@ -1,5 +1,6 @@
 /** Holds src/ to the rules of docs/architecture.md. Beside each rule stands a source that breaks it, as a control. */
 import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
 import test from 'node:test';
 import { cycleFaults, directionFaults, doorFaults, globalFaults, sizeFaults, storePortFaults } from './support/house-rules.ts';
 import { parseSource, readSourceFiles } from './support/source-files.ts';
@@ -20,6 +21,13 @@ test('each package has one door', () => assert.deepEqual(doorFaults(house), NO_F
 test('time, chance and the environment are touched in their files only', () => assert.deepEqual(globalFaults(house), NO_FAULTS));
 test('files and functions stay short', () => assert.deepEqual(sizeFaults(house), NO_FAULTS));
 test('the store port stays small', () => assert.deepEqual(storePortFaults(house), NO_FAULTS));
+
+test('no page has the marks of a merge in it', () => {
+  const root = new URL('../', import.meta.url);
+  const pages = [...readdirSync(root), ...readdirSync(new URL('docs/', root)).map((name) => `docs/${name}`)].filter((name) => name.endsWith('.md'));
+  assert.ok(pages.includes('README.md') && pages.includes('docs/architecture.md'));
+  assert.deepEqual(pages.filter((name) => /^(?:<{7}|>{7}) /m.test(readFileSync(new URL(name, root), 'utf8'))), NO_FAULTS);
+});
 
 /** Sources that break the direction rule, each in another form of import. */
 const WRONG_DIRECTIONS: [path: string, text: string][] = [

@@ -2,7 +2,7 @@
  * Answers RotateEncryptionKey: a new key seals from now on, and what is sealed with older ones is sealed anew.
  *
  *   all sealed with the newest? ──yes──▶ new key into the file ──▶ put each registration again, sealed anew, through the log
- *              └──no: a rotation did not end, or the file was changed by hand────▲                      └──▶ none is left
+ *              └──no: a rotation did not end, or the file was changed by hand────▲                      └──▶ none is left: the fold is saved
  *
  * Each step is durable before the next and can be repeated, so after a crash anywhere the next call goes on: the key is in
  * the file before anything is sealed with it, and a registration is sealed with the one or the other at every position.
@@ -21,6 +21,8 @@ export interface KeyRotationOptions {
   readonly keyFile: { addSealingKey(): Promise<AddedKey> } | null;
   /** Of all homeservers that this process serves. */
   readonly registrars: () => readonly Pick<Registrar, 'reseal' | 'list'>[];
+  /** Resolves once a start reads nothing any more that was sealed before. Rejects with a StoreError. */
+  readonly saveFolds: () => Promise<unknown>;
   /** True if no other process can have the store. */
   readonly isStoreExclusive: boolean;
   readonly logger: Logger;
@@ -46,13 +48,15 @@ export class KeyRotation {
   }
 
   async #rotate(request: KeyRotationRequest): Promise<KeyRotationResult> {
-    const { vault, registrars, logger } = this.#options;
+    const { vault, registrars, logger, saveFolds } = this.#options;
     vault.reread();
     const isUnfinished = registrars().some((registrar) => registrar.list().some(({ stored }) => stored !== null && !vault.isSealedAnew(stored)));
     const wantsKey = !isUnfinished && (request.replacedKeyId === undefined || request.replacedKeyId === vault.sealingKeyId);
     if (wantsKey) await this.#addKey(request);
     let resealedCount = 0;
     for (const registrar of registrars()) for (let count = await registrar.reseal(); count > 0; count = await registrar.reseal()) resealedCount += count;
+    // Until then a start would read the log from before the rotation, and need the keys of then.
+    await saveFolds();
     const { sealingKeyId } = vault;
     logger.info({ key_id: sealingKeyId, key_created: wantsKey, resealed_count: resealedCount }, 'the encryption key was rotated');
     return { sealingKeyId, keyCreated: wantsKey, resealedCount, keys: this.#counts() };

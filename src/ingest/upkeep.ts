@@ -70,6 +70,7 @@ export class Upkeep implements AsyncDisposable {
   readonly #options: UpkeepOptions;
   readonly #stop = new AbortController();
   #running: Promise<void> | null = null;
+  #saving: Promise<void> = Promise.resolve();
   #checkpointPosition: number;
   #checkpointTimeMs: number;
   #trimTimeMs: number;
@@ -87,8 +88,14 @@ export class Upkeep implements AsyncDisposable {
     this.#running = this.#run();
   }
 
-  /** Saves the fold as of the tail. Rejects with a StoreError. */
-  async checkpoint(): Promise<void> {
+  /** Saves the fold as of the tail, one save after the other. Rejects with a StoreError. */
+  checkpoint(): Promise<void> {
+    const saving = this.#saving.then(() => this.#save());
+    this.#saving = saving.catch(() => undefined);
+    return saving;
+  }
+
+  async #save(): Promise<void> {
     const { fold, ledger, store, clock } = this.#options;
     const changes = await ledger.betweenGroups(() => ({
       rooms: fold.rooms.beginSave(),
