@@ -166,9 +166,9 @@ function thisLife({ pushes, routed }: Case): string[] {
   });
 }
 
-/** What concerns a user without an account is sent only after the appservice was asked about that user, or its time to answer was over; or somebody tried to take its registration away. */
+/** What concerns a user without an account is sent only after the appservice was asked about that user, or its time to answer was over; or it gives no answers; or somebody tried to take its registration away. */
 function asked({ appserviceId, pushes, routed }: Case, { history, writers }: Evidence): string[] {
-  if (history.reregistered.has(appserviceId)) return [];
+  if (history.reregistered.has(appserviceId) || history.silent.has(appserviceId)) return [];
   const since = new Map<string, number>();
   for (const query of history.queries) if (query.appserviceId === appserviceId && !since.has(query.userId)) since.set(query.userId, query.sentOrder);
   const model = modelFrom(PLAIN_VAULT.seal(SERVER, registrationOf(appserviceId, 0), 'api').json);

@@ -73,6 +73,8 @@ export class History {
   readonly shelved: ShelvedRecord[] = [];
   /** Appservices whose registration operators changed, or tried to. */
   readonly reregistered = new Set<string>();
+  /** Appservices that gave no answer to a question: they are not asked for a while, and what waits for them waits no longer than its room does. */
+  readonly silent = new Set<string>();
   /** Breaches that were seen as they happened. */
   readonly breaches: { readonly text: string; readonly about: readonly string[] }[] = [];
   /** Null: nobody looks. */

@@ -50,7 +50,7 @@ export class HttpLink {
       const userId = decodeURIComponent(path.slice(USER_PATH.length));
       history.queries.push({ appserviceId, userId, sentOrder: history.next() });
       history.note('asked', appserviceId, userId);
-      return { arrive: (reply) => appservices.asked(appserviceId, reply), heard: (what) => history.note('answer', appserviceId, `${userId} ${what}`) };
+      return { arrive: (reply) => appservices.asked(appserviceId, reply), heard: (what) => this.#answered(appserviceId, userId, what) };
     }
     if (!path.startsWith(TRANSACTION_PATH) || body === null) throw new Error(`nobody knows ${path}`);
     const push = this.#pushed(appserviceId, path.slice(TRANSACTION_PATH.length), body);
@@ -62,6 +62,12 @@ export class HttpLink {
         history.note('heard', appserviceId, `${push.txnId} ${what}`);
       },
     };
+  }
+
+  #answered(appserviceId: string, userId: string, what: string): void {
+    const { history } = this.#options;
+    if (!/^\d+$/.test(what)) history.silent.add(appserviceId);
+    history.note('answer', appserviceId, `${userId} ${what}`);
   }
 
   #pushed(appserviceId: string, txnId: string, body: Uint8Array): PushRecord {
