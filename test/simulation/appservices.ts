@@ -8,6 +8,7 @@ import type { OutboundFailure } from '../../src/query/connect.ts';
 import type { Chance } from './chance.ts';
 import type { History, PushRecord } from './history.ts';
 import type { Kernel } from './kernel.ts';
+import type { RouterProcess } from './router-process.ts';
 
 export type Mood = 'well' | 'slow' | 'flaky' | 'down' | 'hanging' | 'throttling' | 'misconfigured' | 'poisoned' | 'losing answers';
 
@@ -38,6 +39,8 @@ const BROKEN: readonly OutboundFailure[] = ['connection_reset', 'timeout', 'bad_
 export class Appservice {
   readonly id: string;
   mood: Mood = 'well';
+  /** What was sent and not heard of, as far as it is known. */
+  underWay: readonly { readonly sender: RouterProcess; readonly push: PushRecord }[] = [];
   /** More events than this are too many. */
   readonly eventsMax: number;
   /** Events whose number is a multiple of this are too large, even alone; 0: none are. */

@@ -13,8 +13,11 @@ export interface Campaign {
   readonly threads?: number;
 }
 
+/** What a seed leaves behind is garbage before it is old. */
+const YOUNG_MB = 64;
+
 function workerFor(work: SeedsWork, said: (said: SeedSaid) => void): Promise<unknown> {
-  const worker = new Worker(join(import.meta.dirname, 'seeds-worker.ts'), { workerData: work, execArgv: ['--disable-warning=ExperimentalWarning'] });
+  const worker = new Worker(join(import.meta.dirname, 'seeds-worker.ts'), { workerData: work, execArgv: ['--disable-warning=ExperimentalWarning'], resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB } });
   worker.on('message', said);
   return once(worker, 'exit');
 }

@@ -24,6 +24,7 @@ export interface ChaosOptions {
   readonly operators: Operators;
   readonly writers: readonly StreamWriter[];
   readonly clients: readonly HomeserverClient[];
+  readonly isExclusive: boolean;
 }
 
 /** What stayed without trouble in this seed, so that delays there have no excuse. */
@@ -49,7 +50,7 @@ export class Chaos {
     this.#options = options;
     const { chance } = options;
     this.#busyness = chance.between(0.5, 1.5);
-    const isCalm = chance.is(0.15);
+    const isCalm = chance.is(0.15) && !options.isExclusive;
     this.calm = { routers: isCalm, appserviceIds: isCalm ? [chance.pick(APPSERVICE_IDS), chance.pick(APPSERVICE_IDS)] : [] };
   }
 
@@ -58,7 +59,11 @@ export class Chaos {
     this.#traffic();
     this.#often(chance.between(8_000, 30_000), () => this.#mood());
     if (chance.is(0.9)) this.#often(chance.between(20_000, 120_000), () => this.#options.operators.act(this.#touchable));
-    if (this.calm.routers) return;
+    if (this.calm.routers) {
+      // Restarts that are planned well are no trouble.
+      if (chance.is(0.5)) this.#often(chance.between(150_000, 400_000), () => this.#roll());
+      return;
+    }
     weather.faultRate = chance.pick([0, 0.005, 0.02, 0.08]);
     weather.slowRate = chance.pick([0, 0, 0.005, 0.02]);
     cluster.deathRate = chance.pick([0, 0.0005, 0.002, 0.01]);
@@ -105,7 +110,7 @@ export class Chaos {
   #traffic(): void {
     const { chance, writers } = this.#options;
     for (const writer of writers) {
-      const everyMs = chance.between(60_000, 240_000) / this.#busyness;
+      const everyMs = chance.between(90_000, 360_000) / this.#busyness;
       this.#often(everyMs, () => {
         const count = chance.is(0.8) ? 1 + chance.below(3) : 5 + chance.below(12);
         for (let at = 0; at < count; at++) writer.grow();
@@ -123,6 +128,12 @@ export class Chaos {
     const appservice = appservices.get(chance.pick(this.#touchable));
     appservice.mood = chance.is(0.4) ? 'well' : chance.pick(MOODS);
     history.note('mood', appservice.id, appservice.mood);
+  }
+
+  /** One router ends and comes again, while the others are there. */
+  #roll(): void {
+    const { cluster, chance } = this.#options;
+    if (cluster.places.every(({ replica, isEnding }) => replica !== null && !isEnding)) cluster.end(chance.pick(cluster.places), chance.between(100, 30_000));
   }
 
   #outage(): void {

@@ -1,13 +1,18 @@
 /** What went over the wire, appservice by appservice: I1 NoLoss, I2 Order, I3 Frozen, I4 NoGapSkip, I5 Fenced, I6 BoundedDuplicates, I8 Isolation, I10 Liveness. */
+import { lastPosition } from '../../src/store/segment.ts';
 import type { Breach, Evidence } from './checker.ts';
 import type { History, PushRecord, StateWrite } from './history.ts';
 import { isLifeOver } from './check-states.ts';
 import { idOf } from './log-view.ts';
 import type { LogView, Routed } from './log-view.ts';
-import { APPSERVICE_IDS } from './registrations.ts';
+import { modelFrom } from './model.ts';
+import { APPSERVICE_IDS, PLAIN_VAULT, registrationOf, SERVER } from './registrations.ts';
 
 /** From when an event is durable to when an appservice that is well has it: the polls of who finds it elsewhere, and some time on the way. */
 const CALM_DELAY_MS_MAX = 40_000;
+
+/** How long what waits for an answer waits, at most; less what clocks are fast. */
+const ANSWER_MS = 29_000;
 
 interface Case {
   readonly appserviceId: string;
@@ -22,7 +27,7 @@ interface Case {
 export function deliveryBreaches(evidence: Evidence, view: LogView): Breach[] {
   return APPSERVICE_IDS.flatMap((appserviceId) => {
     const one = caseOf(appserviceId, evidence.history, view);
-    const found = [...frozen(one), ...noGapSkip(one), ...fenced(one), ...oneInFlight(one), ...order(one), ...duplicates(one), ...noLoss(one, view, evidence), ...isolation(one, evidence)];
+    const found = [...frozen(one), ...noGapSkip(one), ...fenced(one), ...oneInFlight(one), ...order(one), ...duplicates(one, evidence), ...asked(one, evidence), ...thisLife(one), ...noLoss(one, view, evidence), ...isolation(one, evidence)];
     return found.map((text) => ({ text: `${text} (${appserviceId})`, about: [appserviceId] }));
   });
 }
@@ -36,7 +41,7 @@ function caseOf(appserviceId: string, history: History, view: LogView): Case {
     const transaction = before?.transaction ?? null;
     if (before === undefined || transaction === null || after.transaction?.txnId === transaction.txnId) continue;
     const isByWord = transaction.skip !== undefined || after.replayCount !== before.replayCount || after.deliveryState === 'failed';
-    if (isByWord || isLifeOver(before, after) || tooLarge.has(transaction.txnId)) givenUp.add(transaction.txnId);
+    if (isByWord || isLifeOver(before, after, view) || tooLarge.has(transaction.txnId)) givenUp.add(transaction.txnId);
   }
   const shelved = new Set<string>();
   for (const { transaction } of history.shelved) if (transaction.appserviceId === appserviceId) for (const { kind, json } of transaction.entries) if (kind === 'event' || kind === 'to_device') shelved.add(idOf(kind, json));
@@ -77,8 +82,14 @@ function noGapSkip({ pushes, givenUp }: Case): string[] {
   return broken;
 }
 
-function fenced({ pushes }: Case): string[] {
-  return pushes.flatMap(({ txnId, process, replicaId, state }) => (state?.leaseHolder === replicaId ? [] : [`I5 Fenced: ${txnId} was sent by ${process}, which does not hold the lease`]));
+/** By the holder alone; and nothing of a queue that the holder itself has paused, or a transaction that it marked to be skipped. */
+function fenced({ pushes, writes }: Case): string[] {
+  const writer = new Map(writes.map(({ after, process }) => [after, process]));
+  return pushes.flatMap(({ txnId, process, replicaId, state }) => {
+    if (state?.leaseHolder !== replicaId) return [`I5 Fenced: ${txnId} was sent by ${process}, which does not hold the lease`];
+    const isHeld = state.paused || state.parked || state.transaction?.skip !== undefined;
+    return isHeld && writer.get(state) === process ? [`M1 States: ${txnId} was sent by ${process}, which knows that it is held`] : [];
+  });
 }
 
 function oneInFlight({ pushes }: Case): string[] {
@@ -126,11 +137,12 @@ function order({ pushes, writes, routed, givenUp }: Case): string[] {
   return broken;
 }
 
-function duplicates({ pushes, writes, routed, givenUp }: Case): string[] {
+function duplicates({ pushes, writes, routed, givenUp }: Case, { calm }: Evidence): string[] {
   const broken: string[] = [];
   const told = new Map<string, number>();
   for (const { txnId, state, sentOrder, heard, heardOrder } of pushes) {
-    const key = `${txnId} ${state?.leaseEpoch ?? 0}`;
+    // A planned hand-over is none that repeats anything.
+    const key = calm.routers ? txnId : `${txnId} ${state?.leaseEpoch ?? 0}`;
     if ((told.get(key) ?? Infinity) < sentOrder) broken.push(`I6 BoundedDuplicates: ${txnId} was sent again although it was acknowledged, without a fail-over`);
     if (heard !== null && heardOrder !== null && heard.startsWith('2')) told.set(key, Math.min(told.get(key) ?? Infinity, heardOrder));
   }
@@ -143,6 +155,32 @@ function duplicates({ pushes, writes, routed, givenUp }: Case): string[] {
     if (txnIds.size > 1 && txnIds.size > allowed(id, routed, writes)) broken.push(`I6 BoundedDuplicates: ${id} was taken under ${[...txnIds].join(' and ')}`);
   }
   return broken;
+}
+
+/** Nothing from before a life is sent in it (R76). */
+function thisLife({ pushes, routed }: Case): string[] {
+  const newest = new Map(routed.map(({ id, position }) => [id, position]));
+  return pushes.flatMap(({ txnId, events, toDevice, state }) => {
+    const old = [...events, ...toDevice].filter((id) => (newest.get(id) ?? Infinity) <= (state?.sincePosition ?? 0));
+    return old.length === 0 ? [] : [`R76 NewLife: ${old.join(', ')} from before the registration was sent in ${txnId}`];
+  });
+}
+
+/** What concerns a user without an account is sent only after the appservice was asked about that user, or its time to answer was over; or it gives no answers; or somebody tried to take its registration away. */
+function asked({ appserviceId, pushes, routed }: Case, { history, writers }: Evidence): string[] {
+  if (history.reregistered.has(appserviceId) || history.silent.has(appserviceId)) return [];
+  const since = new Map<string, number>();
+  for (const query of history.queries) if (query.appserviceId === appserviceId && !since.has(query.userId)) since.set(query.userId, query.sentOrder);
+  const model = modelFrom(PLAIN_VAULT.seal(SERVER, registrationOf(appserviceId, 0), 'api').json);
+  const unknown = new Map(writers.flatMap(({ items }) => items.flatMap(({ id, unknownUserIds }) => unknownUserIds.flatMap((userId) => (model.claims(userId) ? [[id, userId] as const] : [])))));
+  const sentOrders = new Map<string, number>();
+  for (const { events, sentOrder } of pushes) for (const id of events) if (unknown.has(id) && !sentOrders.has(id)) sentOrders.set(id, sentOrder);
+  const routedMs = new Map(routed.map(({ id, timeMs }) => [id, timeMs]));
+  return [...sentOrders].flatMap(([id, sentOrder]) => {
+    const userId = unknown.get(id) ?? '';
+    const heldMs = (routedMs.get(id) ?? 0) - (history.segments.find(({ segment }) => segment.holds?.some((change) => change.kind === 'held' && change.appserviceId === appserviceId && change.userIds.includes(userId)))?.timeMs ?? Infinity);
+    return (since.get(userId) ?? Infinity) < sentOrder || heldMs >= ANSWER_MS ? [] : [`M5 Asked: ${id} was sent before the appservice was asked about ${userId}`];
+  });
 }
 
 /** Under how many txn ids operators may have had it delivered. */
@@ -163,7 +201,8 @@ function noLoss({ appserviceId, pushes, routed, shelved, writes }: Case, view: L
   for (const { acceptedOrder, events, toDevice } of pushes) if (acceptedOrder !== null) for (const id of [...events, ...toDevice]) got.add(id);
   const since = Math.max(inForce.since, state.sincePosition);
   const missing = routed.filter(({ id, position }) => position > since && !got.has(id)).map(({ id }) => id);
-  const isLate = routed.some(({ position }) => position > state.deliveredPosition);
+  // What was trimmed while a replay moved the position back is not delivered again.
+  const isLate = routed.some(({ position }) => position > state.deliveredPosition && store.segments.some((segment) => segment.firstPosition <= position && position <= lastPosition(segment)));
   return [...(missing.length === 0 ? [] : [`I1 NoLoss: ${missing.join(', ')} never arrived`]), ...(isLate && writes.length > 0 ? ['I10 Liveness: something is still to be delivered at the end'] : [])];
 }
 

@@ -9,12 +9,11 @@ export function ingestBreaches({ history, writers, clients }: Evidence, view: Lo
   for (const key of view.waiting) breaches.push({ text: `I10 Liveness: ${key} waits for an answer for ever`, about: key.split(' ') });
   const appended = history.segments.map(({ order }) => order);
   for (const { items, stream } of writers) {
-    const durable = durablePositions(stream, history.segments);
     let last = 0;
-    for (const [at, item] of items.entries()) {
+    for (const item of items) {
       const home = view.homes.get(item.id);
       if (home === undefined) {
-        if (item.ackedMs !== null) breaches.push(...unwanted(item, items[at - 1]?.position ?? 0, durable, view));
+        if (item.ackedMs !== null) breaches.push(...unwanted(item, appended, view));
         continue;
       }
       if (home.position < last) breaches.push({ text: `I2 Order: ${item.id} stands in the log before what was submitted before it`, about: [item.id] });
@@ -25,14 +24,6 @@ export function ingestBreaches({ history, writers, clients }: Evidence, view: Lo
     breaches.push(...roomOrder(items, view));
   }
   return breaches;
-}
-
-/** Where the stream stood after each segment that moved it: index of the segment and position, ascending. */
-function durablePositions(stream: string, segments: Evidence['history']['segments']): { readonly segment: number; readonly position: number }[] {
-  return segments.flatMap(({ segment }, at) => {
-    const position = segment.streamPositions[stream];
-    return position === undefined ? [] : [{ segment: at, position }];
-  });
 }
 
 function matched(item: Item, segment: number, actual: ReadonlySet<string>, view: LogView): Breach[] {
@@ -47,17 +38,20 @@ function matched(item: Item, segment: number, actual: ReadonlySet<string>, view:
   return breaches;
 }
 
-/** What was answered and is not in the log was decided while the stream stood before it: nobody may have wanted it all that time. */
-function unwanted(item: Item, before: number, durable: readonly { readonly segment: number; readonly position: number }[], view: LogView): Breach[] {
-  const until = durable.find(({ position }) => position >= item.position)?.segment ?? view.registrationsAt.length - 1;
-  const reached = Math.max(0, ...durable.flatMap(({ position }) => (position < item.position ? [position] : [])));
-  const since = durable.find(({ position }) => position === reached)?.segment ?? 0;
-  const wanting = (view.registrationsAt[Math.min(since + 1, until)] ?? []).filter((appservice) => appservice.wants(item)).map(({ id }) => id);
-  const always = wanting.filter((id) => {
-    for (let at = since + 1; at <= until; at++) if (view.registrationsAt[at]?.find((appservice) => appservice.id === id)?.wants(item) !== true) return false;
+/** What was answered and is not in the log was judged between its first submission and its answer: nobody may have wanted it all that time. */
+function unwanted(item: Item, appended: readonly number[], view: LogView): Breach[] {
+  const countBefore = (order: number): number => {
+    const at = appended.findIndex((other) => other > order);
+    return at === -1 ? appended.length : at;
+  };
+  const from = countBefore(item.offeredOrder ?? 0);
+  const to = countBefore(item.ackedOrder ?? Infinity);
+  const always = (view.registrationsAt[from] ?? view.registrationsAtEnd).filter((appservice) => appservice.wants(item)).map(({ id }) => id);
+  const isWanting = (id: string): boolean => {
+    for (let at = from; at <= to; at++) if ((view.registrationsAt[at] ?? view.registrationsAtEnd).find((appservice) => appservice.id === id)?.wants(item) !== true) return false;
     return true;
-  });
-  return always.map((id) => ({ text: `I1 NoLoss: ${item.id} was answered, ${id} is interested, and it is not in the log (after ${before})`, about: [item.id, item.stream] }));
+  };
+  return always.filter(isWanting).map((id) => ({ text: `I1 NoLoss: ${item.id} was answered, ${id} is interested, and it is not in the log`, about: [item.id, item.stream] }));
 }
 
 /** For each appservice and room the order in which it gets things is the order in which they happened, and it gets each once. */

@@ -1,7 +1,8 @@
 /** The stored delivery states, write by write: I1 NoLoss, I3 Frozen, I4 NoGapSkip, I5 Fenced, I11 Monotone, M1 States. */
 import type { AppserviceState, TransactionRecord } from '../../src/store/port.ts';
 import type { Breach, Evidence } from './checker.ts';
-import type { PushRecord, StateWrite } from './history.ts';
+import type { History, PushRecord, StateWrite } from './history.ts';
+import { idOf } from './log-view.ts';
 import type { LogView } from './log-view.ts';
 
 export function stateBreaches({ history }: Evidence, view: LogView): Breach[] {
@@ -13,9 +14,10 @@ export function stateBreaches({ history }: Evidence, view: LogView): Breach[] {
     if (all === undefined) pushes.set(key, [push]);
     else all.push(push);
   }
+  const had = new Had(history);
   for (const write of history.writes) {
     const { appserviceId } = write.after;
-    const found = [...shapeOf(write.after), ...(write.before === undefined ? [] : stepOf(write, write.before, view, pushes))];
+    const found = [...shapeOf(write.after), ...(write.before === undefined ? [] : stepOf(write, write.before, view, pushes, had))];
     breaches.push(...found.map((text) => ({ text: `${text} (${appserviceId}, revision ${write.after.revision} by ${write.process})`, about: [appserviceId] })));
   }
   return breaches;
@@ -26,7 +28,7 @@ function shapeOf({ deliveryState, transaction }: AppserviceState): string[] {
   return isRight ? [] : [`M1 States: ${deliveryState} with transaction ${transaction?.txnId ?? 'none'}`];
 }
 
-function stepOf(write: StateWrite, before: AppserviceState, view: LogView, pushes: ReadonlyMap<string, readonly PushRecord[]>): string[] {
+function stepOf(write: StateWrite, before: AppserviceState, view: LogView, pushes: ReadonlyMap<string, readonly PushRecord[]>, had: Had): string[] {
   const { after } = write;
   const broken: string[] = [];
   if (after.leaseEpoch < before.leaseEpoch) broken.push('I5 Fenced: an older epoch was written');
@@ -39,9 +41,10 @@ function stepOf(write: StateWrite, before: AppserviceState, view: LogView, pushe
   const { transaction } = before;
   if (transaction !== null && after.transaction?.txnId === transaction.txnId && String(after.transaction.ranges) !== String(transaction.ranges)) broken.push(`I3 Frozen: the choice of ${transaction.txnId} changed`);
   if (after.transaction !== null && after.transaction.txnId !== transaction?.txnId && BigInt(after.transaction.txnId) <= BigInt(before.lastTxnId)) broken.push(`I4 NoGapSkip: ${after.transaction.txnId} was cut after ${before.lastTxnId}`);
-  if (isOfDelivery(before, after) && write.replicaId !== before.leaseHolder) broken.push(`I5 Fenced: a step was made by one who is not the holder`);
-  if (isLifeOver(before, after) || after.deliveryState === 'failed') return broken;
-  if (after.deliveredPosition > before.deliveredPosition) broken.push(...passedOver(before, after, view));
+  if (after.transaction !== null && after.transaction.txnId !== transaction?.txnId && (after.paused || after.parked)) broken.push(`M1 States: ${after.transaction.txnId} was cut while the queue is held`);
+  if (isOfDelivery(before, after, view) && write.replicaId !== before.leaseHolder) broken.push(`I5 Fenced: a step was made by one who is not the holder`);
+  if (isLifeOver(before, after, view) || after.deliveryState === 'failed') return broken;
+  if (after.deliveredPosition > before.deliveredPosition) broken.push(...passedOver(before, write, view, had));
   if (transaction !== null && isCompletion(transaction, before, after) && !wasAccepted(pushes.get(`${after.appserviceId} ${transaction.txnId}`), write.order)) {
     broken.push(`I1 NoLoss: ${transaction.txnId} counts as delivered, and nobody has taken it`);
   }
@@ -49,14 +52,14 @@ function stepOf(write: StateWrite, before: AppserviceState, view: LogView, pushe
 }
 
 /** Cuts, attempts and completions are for the holder alone; operators mark, replay and stop. */
-function isOfDelivery(before: AppserviceState, after: AppserviceState): boolean {
-  if ((after.replayCount ?? 0) !== (before.replayCount ?? 0) || after.deliveryState === 'failed' || isLifeOver(before, after)) return false;
+function isOfDelivery(before: AppserviceState, after: AppserviceState, view: LogView): boolean {
+  if ((after.replayCount ?? 0) !== (before.replayCount ?? 0) || after.deliveryState === 'failed' || isLifeOver(before, after, view)) return false;
   return after.transaction?.txnId !== before.transaction?.txnId || after.deliveredPosition !== before.deliveredPosition || (after.transaction?.attemptCount ?? 0) !== (before.transaction?.attemptCount ?? 0);
 }
 
-/** A life ended or began, or what was parked is given up: what was queued is not owed any more. */
-export function isLifeOver(before: AppserviceState, after: AppserviceState): boolean {
-  return after.sincePosition !== before.sincePosition || (after.deliveredTransactions === before.deliveredTransactions && after.quarantinedEntries <= before.quarantinedEntries && before.transaction?.skip === undefined && after.deliveredPosition > before.deliveredPosition && after.transaction === null && before.failedAttempts === after.failedAttempts);
+/** A life ended or began, or what was queued is given up with the registration: it is not owed any more. */
+export function isLifeOver(before: AppserviceState, after: AppserviceState, { removals }: Pick<LogView, 'removals'>): boolean {
+  return after.sincePosition !== before.sincePosition || (after.transaction === null && removals.has(`${after.appserviceId} ${after.deliveredPosition}`));
 }
 
 function isCompletion({ skip }: TransactionRecord, before: AppserviceState, after: AppserviceState): boolean {
@@ -67,15 +70,40 @@ function wasAccepted(pushes: readonly PushRecord[] | undefined, order: number): 
   return pushes?.some(({ acceptedOrder }) => acceptedOrder !== null && acceptedOrder < order) === true;
 }
 
-/** Everything routed between the two delivered positions was in the transaction that is taken out of the queue. */
-function passedOver(before: AppserviceState, after: AppserviceState, view: LogView): string[] {
+/** Everything routed between the two delivered positions was in the transaction that is taken out of the queue, or the appservice had it before a replay. */
+function passedOver(before: AppserviceState, { after, order }: StateWrite, view: LogView, had: Had): string[] {
+  const { appserviceId, deliveredPosition } = after;
   const ranges = before.transaction?.ranges ?? [];
   const chosen = (position: number): boolean => ranges.some((first, at) => at % 2 === 0 && position >= first && position <= (ranges[at + 1] ?? -1));
   const missed: string[] = [];
-  // The ranges are of log positions; between the entries that are routed here are those of others.
-  for (const { position, id } of view.routed.get(after.appserviceId) ?? []) {
-    if (position > after.deliveredPosition) break;
-    if (position > before.deliveredPosition && !chosen(position)) missed.push(id);
+  for (const { position, id } of view.routed.get(appserviceId) ?? []) {
+    if (position > deliveredPosition) break;
+    if (position > before.deliveredPosition && !chosen(position) && !had.by(appserviceId, id, order)) missed.push(id);
   }
   return missed.length === 0 ? [] : [`I1 NoLoss: ${missed.join(', ')} passed over`];
+}
+
+/** What each appservice had taken, or had on its shelf, and from when on. */
+class Had {
+  readonly #history: History;
+  #since: Map<string, number> | null = null;
+
+  constructor(history: History) {
+    this.#history = history;
+  }
+
+  by(appserviceId: string, id: string, order: number): boolean {
+    this.#since ??= this.#all();
+    return (this.#since.get(`${appserviceId} ${id}`) ?? Infinity) < order;
+  }
+
+  #all(): Map<string, number> {
+    const since = new Map<string, number>();
+    const note = (key: string, order: number): void => void since.set(key, Math.min(order, since.get(key) ?? Infinity));
+    for (const { appserviceId, events, toDevice, acceptedOrder } of this.#history.pushes) if (acceptedOrder !== null) for (const id of [...events, ...toDevice]) note(`${appserviceId} ${id}`, acceptedOrder);
+    for (const { transaction, order } of this.#history.shelved) {
+      for (const { kind, json } of transaction.entries) if (kind === 'event' || kind === 'to_device') note(`${transaction.appserviceId} ${idOf(kind, json)}`, order);
+    }
+    return since;
+  }
 }

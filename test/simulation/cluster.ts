@@ -8,11 +8,14 @@ import type { Kernel } from './kernel.ts';
 import { Replica } from './replica.ts';
 import type { ReplicaOptions } from './replica.ts';
 import { RouterProcess } from './router-process.ts';
+import type { StoreChange } from './sim-store.ts';
 
 export interface ClusterOptions extends Omit<ReplicaOptions, 'process' | 'chance' | 'diesAt'> {
   readonly kernel: Kernel;
   readonly chance: Chance;
   readonly placeCount: number;
+  /** Share of the hints of the store that arrive. */
+  readonly wakeRate: number;
   /** How far wall clocks are off, at most. */
   readonly skewMsMax: number;
 }
@@ -38,6 +41,7 @@ export class Cluster {
 
   constructor(options: ClusterOptions) {
     this.#options = options;
+    options.store.changed = (change) => this.#wake(change);
     this.places = Array.from({ length: options.placeCount }, (_, number) => ({ number, process: null, replica: null, isEnding: false }));
   }
 
@@ -107,6 +111,17 @@ export class Cluster {
   someReplica(chance: Chance): Replica | undefined {
     const ready = this.places.flatMap(({ replica, isEnding }) => (replica === null || isEnding ? [] : [replica]));
     return ready.length === 0 ? undefined : chance.pick(ready);
+  }
+
+  /** A hint to each: it may be lost, late or doubled. */
+  #wake(change: StoreChange): void {
+    const { kernel, chance, wakeRate } = this.#options;
+    for (const { replica } of this.places) {
+      if (replica === null || !chance.is(wakeRate)) continue;
+      const delayMs = chance.is(0.9) ? chance.between(0.3, 5) : chance.between(5, 15_000);
+      kernel.after(delayMs, () => replica.process.arrives(() => replica.hear(change)));
+      if (chance.is(0.05)) kernel.after(2 * delayMs, () => replica.process.arrives(() => replica.hear(change)));
+    }
   }
 
   #diesAt(process: RouterProcess, point: string): boolean {

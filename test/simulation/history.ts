@@ -71,6 +71,10 @@ export class History {
   readonly pushes: PushRecord[] = [];
   readonly queries: QueryRecord[] = [];
   readonly shelved: ShelvedRecord[] = [];
+  /** Appservices whose registration operators changed, or tried to. */
+  readonly reregistered = new Set<string>();
+  /** Appservices that gave no answer to a question: they are not asked for a while, and what waits for them waits no longer than its room does. */
+  readonly silent = new Set<string>();
   /** Breaches that were seen as they happened. */
   readonly breaches: { readonly text: string; readonly about: readonly string[] }[] = [];
   /** Null: nobody looks. */
@@ -95,6 +99,12 @@ export class History {
 
   get hash(): string {
     return (this.#hash >>> 0).toString(16).padStart(8, '0');
+  }
+
+  /** The log has this event. */
+  isLogged(id: string): boolean {
+    const text = Buffer.from(`{"event_id":"${id}"`);
+    return this.segments.some(({ segment }) => segment.entries.some(({ json }) => Buffer.compare(json.subarray(0, text.length), text) === 0));
   }
 
   note(kind: string, subject: string, detail: string): void {

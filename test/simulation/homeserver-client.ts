@@ -70,6 +70,8 @@ export class HomeserverClient {
     const items = this.#request();
     const contexts = this.#contexts(items);
     const submission = submissionOf(items, contexts);
+    const order = history.next();
+    for (const item of items) item.offeredOrder ??= order;
     history.note('submit', writer.stream, `${items.map(({ id }) => id).join(' ')} to ${router.process.name}`);
     router.process.arrives(() => {
       router.homeserver.submit(submission).then(
@@ -107,9 +109,12 @@ export class HomeserverClient {
   #resume(router: Replica, call: number, answer: (use: () => void) => void): void {
     const { writer, history } = this.#options;
     this.#told = new Set();
+    const askedMs = history.nowMs;
     router.homeserver.streamPosition(writer.stream).then(
       ({ streamPosition }) => {
         history.note('resume', writer.stream, String(streamPosition));
+        const newest = writer.items.findLast(({ ackedMs, id }) => ackedMs !== null && ackedMs < askedMs && history.isLogged(id));
+        if (newest !== undefined && newest.position > streamPosition) history.breach(`I11 Monotone: ${writer.stream} is told ${streamPosition} after ${newest.id} at ${newest.position} was answered`, [newest.id, writer.stream]);
         const order = history.next();
         for (const item of writer.items) {
           if (item.position > streamPosition) break;

@@ -50,7 +50,7 @@ export class HttpLink {
       const userId = decodeURIComponent(path.slice(USER_PATH.length));
       history.queries.push({ appserviceId, userId, sentOrder: history.next() });
       history.note('asked', appserviceId, userId);
-      return { arrive: (reply) => appservices.asked(appserviceId, reply), heard: (what) => history.note('answer', appserviceId, `${userId} ${what}`) };
+      return { arrive: (reply) => appservices.asked(appserviceId, reply), heard: (what) => this.#answered(appserviceId, userId, what) };
     }
     if (!path.startsWith(TRANSACTION_PATH) || body === null) throw new Error(`nobody knows ${path}`);
     const push = this.#pushed(appserviceId, path.slice(TRANSACTION_PATH.length), body);
@@ -64,8 +64,17 @@ export class HttpLink {
     };
   }
 
+  #answered(appserviceId: string, userId: string, what: string): void {
+    const { history } = this.#options;
+    if (!/^\d+$/.test(what)) history.silent.add(appserviceId);
+    history.note('answer', appserviceId, `${userId} ${what}`);
+  }
+
   #pushed(appserviceId: string, txnId: string, body: Uint8Array): PushRecord {
-    const { process, history, store, link } = this.#options;
+    const { process, history, store, link, appservices } = this.#options;
+    const appservice = appservices.get(appserviceId);
+    const other = appservice.underWay.find(({ sender, push: { heard } }) => sender !== process && heard === null && !sender.isDead && !sender.isStopped);
+    if (other !== undefined) history.breach(`I5 Fenced: ${process.name} sends ${txnId} while ${other.sender.name} waits for the answer to ${other.push.txnId} (${appserviceId})`, [appserviceId]);
     const { events, toDevice } = contentsOf(body);
     const push: PushRecord = {
       process: process.name,
@@ -84,6 +93,7 @@ export class HttpLink {
       heardOrder: null,
     };
     history.pushes.push(push);
+    appservice.underWay = [...appservice.underWay.filter(({ push: { heard } }) => heard === null), { sender: process, push }];
     history.note('push', appserviceId, `${txnId} by ${process.name}: ${events.join(' ')}${toDevice.length === 0 ? '' : ` | ${toDevice.join(' ')}`}`);
     return push;
   }

@@ -39,6 +39,9 @@ export interface LogView {
   readonly waiting: ReadonlySet<string>;
   /** By index of the segment: who was registered before it. */
   readonly registrationsAt: readonly (readonly ModelAppservice[])[];
+  readonly registrationsAtEnd: readonly ModelAppservice[];
+  /** Appservice and log position of each removal that gives the queue up. */
+  readonly removals: ReadonlySet<string>;
   /** At the end, by appservice. */
   readonly inForce: ReadonlyMap<string, InForce>;
   readonly breaches: readonly { readonly text: string; readonly about: readonly string[] }[];
@@ -55,11 +58,17 @@ class LogReader implements LogView {
   readonly routed = new Map<string, Routed[]>();
   readonly waiting = new Set<string>();
   readonly registrationsAt: ModelAppservice[][] = [];
+  readonly removals = new Set<string>();
+  readonly #redelivered = new Set<string>();
   readonly inForce = new Map<string, InForce & { readonly backlog: 'park' | 'discard' | null }>();
   readonly breaches: { text: string; about: string[] }[] = [];
   #models: ModelAppservice[] = [];
   #version = 0;
   readonly #streams = new Map<string, number>();
+
+  get registrationsAtEnd(): readonly ModelAppservice[] {
+    return this.#models;
+  }
 
   read({ segment, timeMs }: AppendedSegment): void {
     this.registrationsAt.push(this.#models);
@@ -67,6 +76,12 @@ class LogReader implements LogView {
     for (const [stream, position] of Object.entries(segment.streamPositions)) {
       if (position < (this.#streams.get(stream) ?? 0)) this.#breach(`I11 Monotone: stream ${stream} goes back to ${position} at ${segment.firstPosition}`, [stream]);
       this.#streams.set(stream, position);
+    }
+    const { redelivery } = segment;
+    if (redelivery !== undefined) {
+      const key = `${redelivery.appserviceId} ${redelivery.txnId}`;
+      if (this.#redelivered.has(key)) this.#breach(`I6 BoundedDuplicates: ${redelivery.txnId} was redelivered twice`, [redelivery.appserviceId]);
+      this.#redelivered.add(key);
     }
     this.#readEntries(segment, timeMs);
     for (const change of segment.registrationChanges) this.#change(change, segment.firstPosition + segment.entries.length - 1);
@@ -109,6 +124,7 @@ class LogReader implements LogView {
     const before = this.inForce.get(appserviceId);
     this.#version = position;
     if (change.kind === 'removed') {
+      if (change.backlog === 'discard') this.removals.add(`${appserviceId} ${position}`);
       this.inForce.set(appserviceId, { since: before?.since ?? position, model: null, backlog: change.backlog });
     } else {
       const goesOn = before !== undefined && (before.model !== null || (before.backlog === 'park' && change.resumeParked));

@@ -9,7 +9,7 @@ import type { AppserviceState } from '../../src/store/port.ts';
 import type { Chance } from './chance.ts';
 import type { History } from './history.ts';
 import type { Kernel } from './kernel.ts';
-import { APPSERVICE_IDS, registrationOf, VARIANT_COUNT } from './registrations.ts';
+import { APPSERVICE_IDS, PLAIN_VAULT, registrationOf, SERVER, VARIANT_COUNT } from './registrations.ts';
 import type { Replica } from './replica.ts';
 import type { SimStore } from './sim-store.ts';
 
@@ -37,6 +37,15 @@ const ACTIONS: readonly (readonly [Action, number])[] = [
   ['look', 3],
 ];
 
+/** A registration that is said to be in force. */
+class PutRegistration {
+  readonly json: string;
+
+  constructor(json: string) {
+    this.json = json;
+  }
+}
+
 export class Operators {
   readonly #options: OperatorsOptions;
 
@@ -46,20 +55,34 @@ export class Operators {
 
   /** Puts all registrations, each as it usually is; tries until it is done. */
   begin(): void {
-    for (const id of APPSERVICE_IDS) this.#insist(`put ${id}`, (replica) => replica.registrar.put(registrationOf(id, 0), 'api', false));
+    const changes = APPSERVICE_IDS.map((id) => ({ kind: 'put', appserviceId: id, registration: PLAIN_VAULT.seal(SERVER, registrationOf(id, 0), 'api'), resumeParked: false }) as const);
+    this.#insist('put all', (replica) => replica.homeserver.ledger.changeRegistrations(() => changes));
   }
 
-  /** Something, to one of these appservices. */
+  /** Something, to one of these appservices; sometimes more than one thing, since operators correct themselves. */
   act(appserviceIds: readonly string[]): void {
-    const { chance, history, replica: some } = this.#options;
-    const replica = some();
-    if (replica === undefined) return;
+    const { kernel, chance } = this.#options;
     const id = chance.pick(appserviceIds);
     const action = chance.weighted(ACTIONS);
+    this.#actOn(id, action);
+    // Two operators want the same at once.
+    if (action === 'redeliver') kernel.after(chance.between(0, 100), () => this.#actOn(id, action));
+    else if (chance.is(0.4)) kernel.after(chance.between(0, 6_000), () => this.#actOn(id, chance.weighted(ACTIONS)));
+  }
+
+  #actOn(id: string, action: Action): void {
+    const { history, replica: some } = this.#options;
+    const replica = some();
+    if (replica === undefined) return;
+    if (action === 'put' || action === 'remove') history.reregistered.add(id);
     history.note('operator', id, `${action} at ${replica.process.name}`);
+    const asked = history.next();
     replica.process.arrives(() => {
       this.#do(action, id, replica).then(
-        () => history.note('done', id, action),
+        (result) => {
+          history.note('done', id, action);
+          if (result instanceof PutRegistration) this.#isInForce(id, result, asked);
+        },
         (error: unknown) => this.#judge(error, action, id),
       );
     });
@@ -83,7 +106,7 @@ export class Operators {
     const state = this.#state(id);
     switch (action) {
       case 'put':
-        return registrar.put(registrationOf(id, chance.is(0.4) ? 0 : chance.below(VARIANT_COUNT)), 'api', chance.is(0.5));
+        return this.#put(id, registrar);
       case 'remove':
         return registrar.remove(id, chance.is(0.5) ? 'park' : 'discard');
       case 'pause':
@@ -108,6 +131,22 @@ export class Operators {
       case 'look':
         return chance.is(0.5) ? delivery.statuses('', 100) : homeserver.deliveredPositions('s0');
     }
+  }
+
+  async #put(id: string, registrar: Replica['registrar']): Promise<PutRegistration> {
+    const { chance } = this.#options;
+    const registration = registrationOf(id, chance.is(0.4) ? 0 : chance.below(VARIANT_COUNT));
+    await registrar.put(registration, 'api', chance.is(0.5));
+    return new PutRegistration(PLAIN_VAULT.seal(SERVER, registration, 'api').json);
+  }
+
+  /** What was answered for is in the log, unless somebody changed it since. */
+  #isInForce(id: string, { json }: PutRegistration, asked: number): void {
+    const { history } = this.#options;
+    const newest = history.segments.findLast(({ segment }) => segment.registrationChanges.some(({ appserviceId }) => appserviceId === id));
+    if (newest === undefined || newest.order > asked) return;
+    const change = newest.segment.registrationChanges.findLast(({ appserviceId }) => appserviceId === id);
+    if (change?.kind !== 'put' || change.registration.json !== json) history.breach(`I7 IdempotentIngest: the registration of ${id} was answered as put, and another is in force`, [id]);
   }
 
   #state(id: string): AppserviceState | undefined {

@@ -20,10 +20,11 @@ import type { HttpLinkOptions } from './http-link.ts';
 import { PLAIN_VAULT, registrationFrom, SERVER } from './registrations.ts';
 import type { RouterProcess } from './router-process.ts';
 import type { SimulationSettings } from './settings.ts';
+import type { StoreChange } from './sim-store.ts';
 import { StoreLink } from './store-link.ts';
 import type { StoreLinkOptions } from './store-link.ts';
 
-export interface ReplicaOptions extends Pick<StoreLinkOptions, 'store' | 'weather' | 'diesAt'>, Pick<HttpLinkOptions, 'appservices'> {
+export interface ReplicaOptions extends Pick<StoreLinkOptions, 'store' | 'weather' | 'isExclusive' | 'diesAt'>, Pick<HttpLinkOptions, 'appservices'> {
   readonly process: RouterProcess;
   readonly chance: Chance;
   readonly history: History;
@@ -59,7 +60,8 @@ export class Replica {
     const random = chance.fork(name);
     const logger = loggerOf(history, name);
     const link = new StoreLink({ ...world, process, history, chance: chance.fork(`${name} store`) });
-    const presence = new ReplicaPresence({ store: link, clock, random, logger, isExclusive: false, ...settings.presence });
+    const presence = new ReplicaPresence({ store: link, clock, random, logger, isExclusive: world.isExclusive, ...settings.presence });
+    link.replicaId = presence.replicaId;
     await presence.start();
     const client = new HttpLink({ ...world, process, history, link, chance: chance.fork(`${name} network`) });
     const push = new HttpPush({ client, clock, pushTimeoutMs: PUSH_TIMEOUT_MS, retryAfterMsMax: RETRY_AFTER_MS_MAX });
@@ -82,6 +84,15 @@ export class Replica {
       delivery: (routes, registrations) => new Delivery({ serverName: SERVER, store: link, routes, registrations, push, clock, random, logger, meter: SILENT_METER, events, presence, pacer, settings: settings.delivery }),
     });
     return new Replica(process, presence, provisioning, homeserver, link);
+  }
+
+  /** What the store tells, wired as in service.ts. */
+  hear(change: StoreChange): void {
+    const { ledger, delivery } = this.homeserver;
+    if (!this.presence.isShared) return;
+    if (change.kind === 'appended') ledger.appendedElsewhere(change.firstPosition);
+    else if (change.kind === 'lease') delivery.leaseChanged(change.appserviceId, change.holder);
+    else this.presence.look();
   }
 
   /** As SIGTERM: what is under way is finished, then everything is given back. */

@@ -31,6 +31,8 @@ export interface Item {
   readonly after: RoomTruth;
   /** The room's directory changed just before it: a request begins here and tells the room. */
   readonly beginsRequest: boolean;
+  /** When it was first submitted, in the order of things. */
+  offeredOrder: number | null;
   /** When a router said that it is taken. */
   ackedMs: number | null;
   /** The same in the order of things. */
@@ -114,7 +116,7 @@ export class StreamWriter {
     const content = membership === undefined ? { body: 'x'.repeat(this.#chance.below(120)) } : { membership };
     const json = Buffer.from(JSON.stringify({ event_id: id, room_id: before.roomId, type, sender, content, ...(stateKey === undefined ? {} : { state_key: stateKey }) }));
     this.#position += 1 + this.#chance.below(3);
-    this.items.push({ kind: 'event', stream: this.stream, position: this.#position, id, json, type, sender, stateKey, toUserId: '', unknownUserIds, before, after, beginsRequest, ackedMs: null, ackedOrder: null });
+    this.items.push({ kind: 'event', stream: this.stream, position: this.#position, id, json, type, sender, stateKey, toUserId: '', unknownUserIds, before, after, beginsRequest, offeredOrder: null, ackedMs: null, ackedOrder: null });
   }
 
   #message(): void {
@@ -122,7 +124,7 @@ export class StreamWriter {
     const toUserId = this.#chance.is(0.8) ? ghost(this.#chance.below(12), this.#chance.below(3)) : this.#chance.pick(PEOPLE);
     this.#position += 1;
     const json = Buffer.from(JSON.stringify({ type: 'm.test', sender: this.#chance.pick(PEOPLE), content: { id } }));
-    this.items.push({ kind: 'to_device', stream: this.stream, position: this.#position, id, json, type: 'm.test', sender: '', stateKey: undefined, toUserId, unknownUserIds: [], before: NOWHERE, after: NOWHERE, beginsRequest: false, ackedMs: null, ackedOrder: null });
+    this.items.push({ kind: 'to_device', stream: this.stream, position: this.#position, id, json, type: 'm.test', sender: '', stateKey: undefined, toUserId, unknownUserIds: [], before: NOWHERE, after: NOWHERE, beginsRequest: false, offeredOrder: null, ackedMs: null, ackedOrder: null });
   }
 }
 

@@ -1,6 +1,7 @@
 /** Runs a seed and tells what is wrong with it, in words; a seed that fails is run again to be looked at. */
 import type { Breach } from './checker.ts';
 import { excerptOf } from './excerpt.ts';
+import './shared-work.ts';
 import { simulate } from './simulation.ts';
 import type { Outcome, SimulationOptions } from './simulation.ts';
 
@@ -15,6 +16,9 @@ export interface SeedResult {
 async function judged(seed: number, options: SimulationOptions): Promise<{ readonly outcome: Outcome | null; readonly breaches: readonly Breach[] }> {
   const bugs: Breach[] = [];
   const uncaught = (error: unknown): void => void bugs.push({ text: `no bugs: uncaught: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`, about: [] });
+  // Errors are made by the thousand; where they come from is of interest only when somebody looks.
+  const { stackTraceLimit } = Error;
+  if (options.traced !== true) Error.stackTraceLimit = 0;
   process.on('unhandledRejection', uncaught);
   process.on('uncaughtException', uncaught);
   try {
@@ -25,6 +29,7 @@ async function judged(seed: number, options: SimulationOptions): Promise<{ reado
     uncaught(error);
     return { outcome: null, breaches: bugs };
   } finally {
+    Error.stackTraceLimit = stackTraceLimit;
     process.off('unhandledRejection', uncaught);
     process.off('uncaughtException', uncaught);
   }

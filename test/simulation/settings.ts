@@ -20,7 +20,7 @@ export interface SimulationSettings {
   readonly storeTimeoutMs: number;
 }
 
-export function settingsOf(pace: Pace): SimulationSettings {
+export function settingsOf(pace: Pace, retentionMs: number): SimulationSettings {
   const scale = pace === 'production' ? 1 : 10;
   const delivery: DeliverySettings = {
     ...DELIVERY_DEFAULTS,
@@ -29,7 +29,7 @@ export function settingsOf(pace: Pace): SimulationSettings {
     bytesMax: 1_500,
     backoff: { firstMs: 2_000, maxMs: 100_000 },
     storeRetry: { firstMs: 100, maxMs: 5_000 },
-    pollIntervalMs: DELIVERY_DEFAULTS.pollIntervalMs * scale,
+    pollIntervalMs: DELIVERY_DEFAULTS.pollIntervalMs * scale * 1.5,
     statesMax: 4,
     answerTimeoutMs: DELIVERY_DEFAULTS.answerTimeoutMs * scale,
   };
@@ -44,7 +44,7 @@ export function settingsOf(pace: Pace): SimulationSettings {
         queueItemsMax: 20,
         queueBytesMax: 1_000_000,
         retryDelayMs: 1_000,
-        answerTimeoutMs: 1_000 * scale,
+        answerTimeoutMs: 2_000 * scale,
         catchUpIntervalMs: 250 * scale,
         readSegmentsMax: 7,
         readBytesMax: 1_000_000,
@@ -54,8 +54,8 @@ export function settingsOf(pace: Pace): SimulationSettings {
       recentBytesMax: 12_000,
       roomsMax: 5,
       dirtyRoomsMax: 6,
-      upkeep: { intervalMs: UPKEEP_DEFAULTS.intervalMs * scale, checkpointIntervalMs: UPKEEP_DEFAULTS.checkpointIntervalMs * scale, trimIntervalMs: UPKEEP_DEFAULTS.trimIntervalMs * scale },
-      retentionMs: 240_000,
+      upkeep: { intervalMs: UPKEEP_DEFAULTS.intervalMs * scale * 1.5, checkpointIntervalMs: UPKEEP_DEFAULTS.checkpointIntervalMs * scale, trimIntervalMs: UPKEEP_DEFAULTS.trimIntervalMs * scale },
+      retentionMs,
       ephemeralAgeMaxMs: delivery.ephemeralAgeMaxMs,
     },
     unknownUsers: { ...UNKNOWN_USERS_LIMITS, intervalMs: UNKNOWN_USERS_LIMITS.intervalMs * scale },

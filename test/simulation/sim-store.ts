@@ -13,6 +13,12 @@ interface RoomVersion {
   readonly timeMs: number;
 }
 
+/** What a store may tell other processes of at once. */
+export type StoreChange =
+  | { readonly kind: 'appended'; readonly firstPosition: number }
+  | { readonly kind: 'lease'; readonly appserviceId: string; readonly holder: string | null }
+  | { readonly kind: 'replicas' };
+
 export interface Writer {
   readonly process: string;
   readonly replicaId: string;
@@ -29,6 +35,9 @@ export class SimStore {
   readonly #livesUntilMs = new Map<string, number>();
   readonly #history: History;
   #checkpoint: Checkpoint = { position: 0, streamPositions: {}, registrationsVersion: 0 };
+
+  /** Told of what changes. */
+  changed: (change: StoreChange) => void = () => undefined;
 
   constructor(history: History) {
     this.#history = history;
@@ -52,6 +61,7 @@ export class SimStore {
     this.segments.push(segment);
     this.#history.segments.push({ segment, process, order: this.#history.next(), timeMs: this.#history.nowMs });
     this.#history.note('appended', process, `${firstPosition}..${this.tail}`);
+    this.changed({ kind: 'appended', firstPosition });
     return { kind: 'appended' };
   }
 
@@ -177,13 +187,16 @@ export class SimStore {
     const { transaction, leaseHolder, leaseEpoch, deliveredPosition, paused } = after;
     const txn = transaction === null ? '-' : `${transaction.txnId}[${transaction.ranges.join(',')}]#${transaction.attemptCount}${transaction.skip === undefined ? '' : ' skip'}`;
     this.#history.note('state', after.appserviceId, `r${after.revision} by ${process}: ${after.deliveryState}${paused ? ' paused' : ''}${after.parked ? ' parked' : ''} through ${deliveredPosition} txn ${txn} held by ${leaseHolder ?? 'nobody'} epoch ${leaseEpoch}`);
+    if (before !== undefined && before.leaseHolder !== leaseHolder) this.changed({ kind: 'lease', appserviceId: after.appserviceId, holder: leaseHolder });
     return 'written';
   }
 
   heartbeat(replicaId: string, ttlMs: number): string[] {
     const { nowMs } = this.#history;
+    const { size } = this.#livesUntilMs;
     if (ttlMs === 0) this.#livesUntilMs.delete(replicaId);
     else this.#livesUntilMs.set(replicaId, nowMs + ttlMs);
+    if (this.#livesUntilMs.size !== size) this.changed({ kind: 'replicas' });
     for (const [id, untilMs] of this.#livesUntilMs) if (untilMs <= nowMs) this.#livesUntilMs.delete(id);
     return [...this.#livesUntilMs.keys()].sort();
   }

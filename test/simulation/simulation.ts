@@ -1,5 +1,5 @@
 /**
- * One seed: half an hour of virtual time with three routers, twelve appservices and a homeserver, in three parts:
+ * One seed: half an hour of virtual time with three routers (one in ten has one), twelve appservices and a homeserver, in three parts:
  *
  *   0 … 1 min     the routers start, the registrations are put
  *   1 … 20 min    traffic, with everything going wrong that the seed has in store
@@ -30,6 +30,8 @@ export const PEACE_MS = 20 * MINUTE;
 export const END_MS = 30 * MINUTE;
 const REPLICA_COUNT = 3;
 const SKEW_MS_MAX = 5_000;
+/** Longer than any router is away. */
+const RETENTION_MS = 240_000;
 
 export interface SimulationOptions {
   readonly pace?: Pace;
@@ -49,11 +51,13 @@ export async function simulate(seed: number, options: SimulationOptions = {}): P
   const chance = new Chance(seed);
   const kernel = new Kernel();
   const history = new History(kernel, options.traced === true);
-  const settings = settingsOf(options.pace ?? 'compressed');
+  // One seed in ten is of one router with a store of its own, as with SQLite, which keeps nothing that everybody is past.
+  const isExclusive = seed % 10 === 0;
+  const settings = settingsOf(options.pace ?? 'compressed', isExclusive ? 0 : RETENTION_MS);
   const store = new SimStore(history);
   const weather: StoreWeather = { faultRate: 0, slowRate: 0, isDown: false, cutOff: new Set(), callTimeoutMs: settings.storeTimeoutMs };
   const appservices = new Appservices(APPSERVICE_IDS, kernel, history, chance.fork('appservices'));
-  const cluster = new Cluster({ kernel, chance: chance.fork('cluster'), history, settings, store, weather, appservices, placeCount: REPLICA_COUNT, skewMsMax: SKEW_MS_MAX });
+  const cluster = new Cluster({ kernel, chance: chance.fork('cluster'), history, settings, store, weather, appservices, isExclusive, placeCount: isExclusive ? 1 : REPLICA_COUNT, skewMsMax: SKEW_MS_MAX, wakeRate: chance.pick([0, 0.5, 0.9, 1]) });
   const numbers = { next: 1 };
   const rooms = Array.from({ length: ROOM_COUNT }, (_, at) => at);
   const writers = [0, 1, 2].map((at) => new StreamWriter(`s${at}`, rooms.filter((room) => room % 3 === at), chance.fork(`stream ${at}`), numbers));
@@ -62,7 +66,7 @@ export async function simulate(seed: number, options: SimulationOptions = {}): P
   const replica = (): ReturnType<Cluster['someReplica']> => cluster.someReplica(picking);
   const clients = writers.map((writer) => new HomeserverClient({ writer, kernel, history, replica, chance: chance.fork(`client ${writer.stream}`) }));
   const operators = new Operators({ kernel, chance: chance.fork('operators'), history, store, replica });
-  const chaos = new Chaos({ kernel, chance: chance.fork('chaos'), history, cluster, weather, appservices, operators, writers, clients });
+  const chaos = new Chaos({ kernel, chance: chance.fork('chaos'), history, cluster, weather, appservices, operators, writers, clients, isExclusive });
 
   for (const place of cluster.places) kernel.after(place.number * 500, () => cluster.launch(place));
   kernel.after(5_000, () => operators.begin());

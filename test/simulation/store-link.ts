@@ -38,6 +38,8 @@ export interface StoreLinkOptions {
   readonly chance: Chance;
   readonly weather: StoreWeather;
   readonly history: History;
+  /** The store is this process's alone, and its calls end with it. */
+  readonly isExclusive: boolean;
   /** Asked before and after a step takes effect; true if the process dies there. */
   readonly diesAt: (process: RouterProcess, point: string) => boolean;
 }
@@ -155,7 +157,7 @@ export class StoreLink implements Store {
     return chance.weighted<Fate>([
       ['refused', 3],
       ['answer lost', 3],
-      ['late', 1],
+      [this.#options.isExclusive ? 'refused' : 'late', 1],
       [operation === 'append' ? 'no room' : 'refused', 1],
     ]);
   }
@@ -182,26 +184,32 @@ export class StoreLink implements Store {
     }
     this.#take(operation, steps, this.#delayMs(), (result) => {
       const doneMs = history.nowMs;
-      process.after(this.#delayMs(), () => {
+      const tell = (): void => {
         if (seesNewest) this.#seenMs = Math.max(this.#seenMs, doneMs);
         resolve(result as Result);
-      });
+      };
+      // Half of the answers take no time: that saves half of the happenings, and the other half comes apart.
+      if (chance.is(0.5)) process.arrives(tell);
+      else process.after(this.#delayMs(), tell);
     });
     return promise;
   }
 
   #take(operation: string, steps: readonly (() => unknown)[], delayMs: number, told: (result: unknown) => void): void {
-    const { process, chance, diesAt } = this.#options;
+    const { process, chance, diesAt, isExclusive } = this.#options;
     const [step, ...further] = steps;
     if (step === undefined) return;
-    const outlives = chance.is(0.5);
+    const outlives = !isExclusive && chance.is(0.5);
     process.kernel.after(delayMs, () => {
       if (process.isDead && !outlives) return;
       if (diesAt(process, `before ${operation}`) && !outlives) return;
-      const result = step();
-      if (further.length === 0) told(result);
-      else this.#take(operation, further, this.#delayMs(), told);
-      diesAt(process, `after ${operation}`);
+      let result = step();
+      const isWhole = further.length > 0 && chance.is(0.5);
+      if (isWhole) for (const next of further) result = next();
+      if (!diesAt(process, `after ${operation}`) || outlives) {
+        if (isWhole || further.length === 0) told(result);
+        else this.#take(operation, further, this.#delayMs(), told);
+      }
     });
   }
 
