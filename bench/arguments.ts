@@ -7,7 +7,7 @@ import { STORES } from './scenario.ts';
 export const USAGE = `npm run bench [-- --scenario 1,3 --store sqlite,mongodb --seconds N --rounds N --json FILE --folder FOLDER
                  --profile FOLDER --against FOLDER]
 
-  --scenario  which of 1 to 6; all if left out
+  --scenario  which of 1 to 8; all if left out
   --store     on which stores; both if left out
   --seconds   length of one measurement, 1 to 60; 5 if left out
   --rounds    measurements of each side in turn, 1 to 9; the median counts; 3 if left out
@@ -17,7 +17,7 @@ export const USAGE = `npm run bench [-- --scenario 1,3 --store sqlite,mongodb --
   --against   another checkout of the router, with its dependencies: the traffic of scenarios 1 and 2 alone, both routers
               in turn; --rounds may go to 99, an odd number of short ones tells most`;
 
-const SCENARIOS = [1, 2, 3, 4, 5, 6];
+const SCENARIOS = [1, 2, 3, 4, 5, 6, 7, 8];
 const SECONDS_MAX = 60;
 const ROUNDS_MAX = 9;
 const AGAINST_ROUNDS_MAX = 99;
@@ -32,7 +32,7 @@ export function optionsFrom(args: readonly string[], folderDefault: string): Ben
     return error instanceof Error ? error.message : String(error);
   }
   const scenarios = values.scenario === undefined ? SCENARIOS : values.scenario.split(',').map(Number);
-  if (!scenarios.every((number) => SCENARIOS.includes(number))) return `--scenario takes numbers from 1 to 6, with commas between them`;
+  if (!scenarios.every((number) => SCENARIOS.includes(number))) return `--scenario takes numbers from 1 to 8, with commas between them`;
   const stores = (values.store?.split(',') ?? STORES).map((name) => STORES.find((store) => store === name));
   if (!stores.every((store): store is StoreKind => store !== undefined)) return `--store takes ${STORES.join(' and ')}, with a comma between them`;
   const seconds = Number(values.seconds ?? 5);

@@ -17,12 +17,14 @@ import { detailsOf, machine, tableOf, writeJson } from './report.ts';
 import type { Skipped } from './report.ts';
 import { againstScenario } from './scenarios/against.ts';
 import { catchUpScenario } from './scenarios/catch-up.ts';
+import { hangingScenario } from './scenarios/hanging.ts';
 import { idleScenario } from './scenarios/idle.ts';
 import { bulkScenario, unaryScenario } from './scenarios/ingest.ts';
 import { latencyScenario } from './scenarios/latency.ts';
 import { registrationsScenario } from './scenarios/registrations.ts';
+import { severalRoutersScenario } from './scenarios/several-routers.ts';
 
-const SCENARIOS: readonly Scenario[] = [unaryScenario, bulkScenario, latencyScenario, catchUpScenario, registrationsScenario, idleScenario];
+const SCENARIOS: readonly Scenario[] = [unaryScenario, bulkScenario, latencyScenario, catchUpScenario, registrationsScenario, idleScenario, severalRoutersScenario, hangingScenario];
 const cacheFolder = join(import.meta.dirname, '..', '.cache');
 /** Every scenario ends within this, whatever goes wrong in it. */
 const SCENARIO_TIMEOUT_MS = 10 * 60_000;

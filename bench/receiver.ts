@@ -1,7 +1,7 @@
 /**
  * Appservices for the bench, in one process: takes every transaction, answers it and counts.
  *
- * `node bench/receiver.ts DELAY_MS MODE`; prints {"port": N}. With a delay each answer comes that long after the request
+ * `node bench/receiver.ts DELAY_MS MODE`; in mode `hang` it never answers. Prints {"port": N}. With a delay each answer comes that long after the request
  * began to arrive; then only one appservice may live here, since waiting blocks the process (a timer would be up to a
  * millisecond late, and turning in circles would take a processor from the router). In mode `parse` the bodies are parsed
  * and the age of their `sent_ms` stamps is noted; in mode `count` events are only counted.
@@ -38,6 +38,7 @@ const NEEDLE = Buffer.from('"event_id"');
 
 const delayMs = Number(process.argv[2] ?? 0);
 const parse = process.argv[3] === 'parse';
+const hangs = process.argv[3] === 'hang';
 const blocker = new Int32Array(new SharedArrayBuffer(4));
 let isDown = false;
 let stats = fresh();
@@ -94,6 +95,8 @@ function serve(request: IncomingMessage, response: ServerResponse): void {
     isDown = request.url === '/down';
     return answer(response, 200, '{}');
   }
+  // Takes the request, and that is all.
+  if (hangs) return void request.resume();
   const arrivedMs = nowMs();
   const parts: Buffer[] = [];
   request.on('data', (part: Buffer) => parts.push(part));

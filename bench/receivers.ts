@@ -14,7 +14,7 @@ export interface Receivers {
 
 const PROGRAM = new URL('./receiver.ts', import.meta.url).pathname;
 
-export async function startReceivers(processes: Processes, delayMs: number, mode: 'count' | 'parse'): Promise<Receivers> {
+export async function startReceivers(processes: Processes, delayMs: number, mode: 'count' | 'parse' | 'hang'): Promise<Receivers> {
   const running = processes.start('receivers', PROGRAM, [String(delayMs), mode]);
   const { port } = await processes.line(running, ({ port }) => typeof port === 'number');
   const base = `http://127.0.0.1:${String(port)}`;

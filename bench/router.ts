@@ -16,6 +16,8 @@ export interface RouterOptions {
   readonly mongodbUri: string | null;
   /** Its program; that of this checkout if left out. */
   readonly program?: string | undefined;
+  /** Further settings. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 const PROGRAM = new URL('../src/main.ts', import.meta.url).pathname;
@@ -41,7 +43,7 @@ export class Router implements AsyncDisposable {
     this.admin = new RouterClient(this.grpcAddress, this.tokens.admin);
   }
 
-  static async start({ processes, folder, mongodbUri, program = PROGRAM }: RouterOptions): Promise<Router> {
+  static async start({ processes, folder, mongodbUri, program = PROGRAM, env: further = {} }: RouterOptions): Promise<Router> {
     mkdirSync(folder, { recursive: true });
     const keyFile = join(folder, 'encryption.key');
     if (!existsSync(keyFile)) writeFileSync(keyFile, `${randomBytes(32).toString('base64')}\n`, { mode: 0o600 });
@@ -53,6 +55,7 @@ export class Router implements AsyncDisposable {
       ROUTER_HTTP_LISTEN: '127.0.0.1:0',
       ROUTER_LOG_FORMAT: 'json',
       ...(mongodbUri === null ? {} : { ROUTER_STORE: mongodbUri }),
+      ...further,
     };
     const startedMs = performance.now();
     const running = processes.start('router', program, ['serve'], { env, cwd: folder, nodeArguments: ['--import', PROBE] });

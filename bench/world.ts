@@ -19,21 +19,27 @@ export interface WorldOptions {
   readonly busyCount?: number;
   readonly delayMs?: number;
   readonly mode?: 'count' | 'parse';
+  /** Further settings of the router. */
+  readonly routerEnv?: Readonly<Record<string, string>>;
   /** The router's program; that of this checkout if left out. */
   readonly program?: string;
 }
 
 const DRAIN_TIMEOUT_MS = 60_000;
 const DRAIN_LOOK_MS = 20;
+const STILL_LOOKS = 25;
 
 export class World implements AsyncDisposable {
   readonly router: Router;
   readonly receivers: Receivers;
   /** Process ids by the part they play, for the CPU shares. */
   readonly parts: Readonly<Record<string, readonly number[]>>;
+  /** The router's data. */
+  readonly folder: string;
   readonly #bench: Bench;
 
-  private constructor(bench: Bench, store: BenchStore, router: Router, receivers: Receivers) {
+  private constructor(bench: Bench, store: BenchStore, router: Router, receivers: Receivers, folder: string) {
+    this.folder = folder;
     this.#bench = bench;
     this.router = router;
     this.receivers = receivers;
@@ -44,16 +50,16 @@ export class World implements AsyncDisposable {
     };
   }
 
-  static async open(bench: Bench, store: BenchStore, { appserviceCount, busyCount = appserviceCount, delayMs = 0, mode = 'count', program }: WorldOptions): Promise<World> {
+  static async open(bench: Bench, store: BenchStore, { appserviceCount, busyCount = appserviceCount, delayMs = 0, mode = 'count', program, routerEnv = {} }: WorldOptions): Promise<World> {
     await using opened = new AsyncDisposableStack();
     const receivers = await startReceivers(bench.processes, delayMs, mode);
     opened.use(receivers.process);
     const folder = join(bench.folder, `router-${randomBytes(4).toString('hex')}`);
-    const router = opened.use(await Router.start({ processes: bench.processes, folder, mongodbUri: store.newUri(), program }));
+    const router = opened.use(await Router.start({ processes: bench.processes, folder, mongodbUri: store.newUri(), program, env: routerEnv }));
     await putRegistrations(router.admin, 0, appserviceCount, (at) => receivers.url(at));
     await submitRooms(router.homeserver, busyCount);
     opened.move();
-    return new World(bench, store, router, receivers);
+    return new World(bench, store, router, receivers, folder);
   }
 
   get target(): Target {
@@ -79,6 +85,21 @@ export class World implements AsyncDisposable {
       await pause(DRAIN_LOOK_MS, this.#bench.processes.signal);
     }
     if (received !== events) throw new Error(`of ${events} events that were acknowledged the appservices received ${received}`);
+    return joined(parts);
+  }
+
+  /** Waits until the receivers have had `events` more, or the time for that is over, and then nothing more comes for a moment; what they had. */
+  async settled(events = 0): Promise<ReceiverStats> {
+    const parts: ReceiverStats[] = [];
+    const untilMs = performance.now() + DRAIN_TIMEOUT_MS;
+    let received = 0;
+    for (let still = 0; still < STILL_LOOKS || (received < events && performance.now() < untilMs); ) {
+      const stats = await this.receivers.stats();
+      received += stats.events;
+      still = stats.transactions === 0 ? still + 1 : 0;
+      if (stats.transactions > 0) parts.push(stats);
+      await pause(DRAIN_LOOK_MS, this.#bench.processes.signal);
+    }
     return joined(parts);
   }
 

@@ -18,6 +18,7 @@ const commands = {
   bench: (args) => ['--disable-warning=ExperimentalWarning', ...(args[0] === 'vs-synapse' ? [sourceFile('bench', 'vs-synapse', 'main.ts'), ...args.slice(1)] : [sourceFile('bench', 'bench.ts'), ...args])],
   sim: (args) => ['--disable-warning=ExperimentalWarning', sourceFile('test', 'simulation', 'main.ts'), ...args],
   crash: (args) => ['--disable-warning=ExperimentalWarning', sourceFile('test', 'crash', 'main.ts'), ...args],
+  soak: (args) => ['--disable-warning=ExperimentalWarning', sourceFile('test', 'crash', 'soak.ts'), ...args],
   lint: (args) => [packageFile('eslint', 'bin', 'eslint.js'), ...(args.length === 0 ? ['.'] : args)],
   types: (args) => [packageFile('typescript', 'bin', 'tsc'), '-p', root, ...args],
   generate: (args) => [packageFile('@bufbuild', 'buf', 'bin', 'buf'), 'generate', ...args],

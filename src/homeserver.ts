@@ -23,7 +23,7 @@ import { protocolOwners, refuseProtocol, thirdPartyCandidates } from './appservi
 import type { ThirdPartyKind, ThirdPartyMatches, ThirdPartyProtocols, ThirdPartyQuestion } from './appservice/third-party.ts';
 import type { Clock, Random } from './clock.ts';
 import type { Delivery } from './delivery/delivery.ts';
-import type { RegistrationInForce, RegistrationSource, RouteReader } from './delivery/ports.ts';
+import type { RegistrationSource, RouteReader } from './delivery/ports.ts';
 import { EventSearch } from './ingest/event-search.ts';
 import type { EventSearchResult } from './ingest/event-search.ts';
 import { announcementsOf, Fold } from './ingest/fold.ts';
@@ -33,6 +33,7 @@ import type { Hold } from './ingest/holds.ts';
 import { Ledger } from './ingest/ledger.ts';
 import type { IngestMeter, LedgerLimits } from './ingest/ledger.ts';
 import { RecentSegments } from './ingest/recent-segments.ts';
+import { registrationSource } from './ingest/registration-source.ts';
 import { copyOfRoom, factsOfRooms, sendersOf } from './ingest/room-facts.ts';
 import type { ParsedSubmission, SubmissionResult } from './ingest/submission.ts';
 import { Upkeep } from './ingest/upkeep.ts';
@@ -59,6 +60,7 @@ export interface HomeserverLimits {
   readonly dirtyRoomsMax: number;
   readonly upkeep: UpkeepIntervals;
   readonly retentionMs: number;
+  readonly unreadMs?: number;
   readonly ephemeralAgeMaxMs: number;
 }
 
@@ -169,6 +171,7 @@ export class Homeserver implements AsyncDisposable {
         ...limits.upkeep,
         dirtyRoomsMax: limits.dirtyRoomsMax,
         retentionMs: limits.retentionMs,
+        ...(limits.unreadMs === undefined ? {} : { unreadMs: limits.unreadMs }),
         trimSegmentsMax: TRIM_SEGMENTS_MAX,
         trimCallsMax: TRIM_CALLS_MAX,
       },
@@ -186,6 +189,10 @@ export class Homeserver implements AsyncDisposable {
     homeserver.#unknownUsers.look();
     homeserver.#upkeep.start();
     return homeserver;
+  }
+
+  get tail(): number {
+    return this.#fold.tail;
   }
 
   get registrations(): Fold['registrations'] {
@@ -379,13 +386,6 @@ export class Homeserver implements AsyncDisposable {
     }
     return undefined;
   }
-}
-
-function registrationSource(fold: Fold): RegistrationSource {
-  return {
-    find: (_serverName, appserviceId): RegistrationInForce | undefined => fold.registrations.get(appserviceId),
-    list: () => [...fold.registrations.values()],
-  };
 }
 
 function segmentListener(recent: RecentSegments, delivery: Delivery, unknown: UnknownUsersPort): { segmentFolded(segment: Segment): void } {

@@ -7,6 +7,7 @@
  * SIGTERM and SIGINT drain; a later one ends at once.
  */
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { holdProcess, systemClock, systemRandom } from './clock.ts';
 import { clientEnvironment, loadConfig } from './config.ts';
 import type { Config } from './config.ts';
@@ -24,6 +25,7 @@ import { Vault } from './registration/vault.ts';
 import { Service } from './service.ts';
 import { StoreError } from './store/errors.ts';
 import { isWorker, leaveSupervisor, superviseWorkers, tellReady } from './workers.ts';
+import { TailWitness } from './tail-witness.ts';
 import { openStore } from './store/open.ts';
 import { WakeRelay } from './store/wake-relay.ts';
 
@@ -147,7 +149,10 @@ async function start(config: Config, logger: OwnedLogger): Promise<Service> {
   const ingress = await ingressOf(config, logger);
   const wakes = new WakeRelay();
   const store = await openStore(config.store, { clock: systemClock, random: systemRandom, logger, wakes });
+  const file = config.store.kind === 'memory' ? null : join(config.dataDir, 'log-positions.json');
+  const witness = await TailWitness.open({ file, store: storeLabel(config.store), clock: systemClock, logger });
   return Service.start({
+    witness,
     settings: {
       serverName: config.serverName,
       grpcListen: config.grpcListen,

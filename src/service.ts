@@ -58,6 +58,7 @@ import { codeName } from './rpc/status.ts';
 import { timedStore } from './store/timed.ts';
 import type { Store } from './store/port.ts';
 import type { StoreWakes, WakeRelay } from './store/wake-relay.ts';
+import type { TailWitness } from './tail-witness.ts';
 import { Telemetry } from './telemetry.ts';
 
 export interface ServiceSettings {
@@ -90,6 +91,8 @@ export interface ServiceParts {
   readonly version: string;
   /** Opened; closed by the service. */
   readonly store: Store;
+  /** What is remembered of the store from earlier starts. */
+  readonly witness?: TailWitness;
   /** What the store tells of other processes. */
   readonly wakes?: WakeRelay;
   /** True if no other process can have the store. */
@@ -192,7 +195,7 @@ export class Service implements AsyncDisposable {
         clock,
         random,
         logger,
-        limits: { ...HOMESERVER_LIMITS, ephemeralAgeMaxMs: deliverySettings.ephemeralAgeMaxMs, retentionMs: parts.isStoreExclusive ? settings.logRetentionMs : Math.max(settings.logRetentionMs, SHARED_RETENTION_MS) },
+        limits: { ...HOMESERVER_LIMITS, ephemeralAgeMaxMs: deliverySettings.ephemeralAgeMaxMs, ...retentionOf(parts) },
         delivery: (routes, registrations) =>
           new Delivery({ serverName, store, routes, registrations, push, clock, random, logger, meter: meterOf(telemetry, operations), events: feed, presence, pacer, settings: deliverySettings }),
       });
@@ -207,7 +210,7 @@ export class Service implements AsyncDisposable {
         files.push(opened.use(await watchFiles(settings.registrationPaths, registrar, admin, { rules, clock, logger })));
       }
     }
-    hearOfOthers(parts.wakes, presence, homeservers);
+    await beginWatching(parts, presence, homeservers, opened);
     const ingress = ingressOf(settings, homeservers, opened, { client, store, telemetry, clock, logger });
     const ingressStatus = (name: string): IngressStatus | undefined => (ingress?.serverName === name ? ingress.status() : undefined);
     telemetry.observe(() => [...homeservers.values()].map((homeserver) => gaugesOf(homeserver, operations, ingressStatus(homeserver.serverName))));
@@ -231,14 +234,20 @@ export class Service implements AsyncDisposable {
   }
 }
 
-/** Has what other processes do on the store looked at at once, while there are others. */
-function hearOfOthers(wakes: WakeRelay | undefined, presence: ReplicaPresence, homeservers: ReadonlyMap<string, Homeserver>): void {
+/** How long segments stay. */
+function retentionOf({ settings, isStoreExclusive }: ServiceParts): Pick<HomeserverLimits, 'retentionMs' | 'unreadMs'> {
+  return isStoreExclusive ? { retentionMs: settings.logRetentionMs } : { retentionMs: Math.max(settings.logRetentionMs, SHARED_RETENTION_MS), unreadMs: SHARED_RETENTION_MS };
+}
+
+/** Has what other processes do on the store looked at at once, while there are others; says whether the store has gone back. */
+async function beginWatching({ wakes, witness }: ServiceParts, presence: ReplicaPresence, homeservers: ReadonlyMap<string, Homeserver>, opened: AsyncDisposableStack): Promise<void> {
   const listener: StoreWakes = {
     appended: (name, firstPosition) => homeservers.get(name)?.ledger.appendedElsewhere(firstPosition),
     leaseChanged: (name, appserviceId, holder) => homeservers.get(name)?.delivery.leaseChanged(appserviceId, holder),
     replicasChanged: () => presence.look(),
   };
   wakes?.connect(listener, () => presence.isShared);
+  if (witness !== undefined) await opened.use(witness).watch(() => [...homeservers].map(([name, { tail }]) => [name, tail] as const));
 }
 
 interface IngressParts extends Pick<ServiceParts, 'store' | 'clock' | 'logger'> {

@@ -139,7 +139,7 @@ export class Fold {
 
   /** Folds a segment found in the log. Rejects with a StoreError before anything is changed. */
   async settleFound(segment: Segment): Promise<void> {
-    if (segment.firstPosition !== this.tail + 1) throw new Error('the log is folded out of order');
+    if (segment.firstPosition !== this.tail + 1) throw new Error('the log goes on beyond what was read of it: others have trimmed what this router has yet to read. It ends, and begins anew from the checkpoint when it is started again');
     await this.rooms.load(new Set(segment.roomDeltas.map((delta) => delta.roomId)));
     const registrations = segment.registrationChanges.length === 0 ? null : this.after(segment.registrationChanges, lastPosition(segment));
     this.#settle(segment, false);

@@ -27,6 +27,7 @@ import { answerSubmission } from './answer-submission.ts';
 import type { Fold, FoldedRegistration } from './fold.ts';
 import type { KnownAnswers } from './group-holds.ts';
 import { RoutedGroup } from './group-router.ts';
+import { endsLog } from './log-page.ts';
 import { markSegment } from './mark-segment.ts';
 import type { Hold } from './holds.ts';
 import type { GroupLimits, PlannedChange, Release, SubmissionItem, Work } from './queue.ts';
@@ -75,7 +76,6 @@ export interface LedgerOptions {
 
 /** An overdue append is noticed after the time-out and at most this part of it. */
 const WATCHES_PER_TIMEOUT = 4;
-
 type Appended = 'appended' | 'lost';
 
 export class Ledger implements AsyncDisposable {
@@ -361,7 +361,7 @@ export class Ledger implements AsyncDisposable {
       this.#outstanding = null;
     }
     undo();
-    await this.#readOn();
+    await this.#readOn(true);
     return 'lost';
   }
 
@@ -379,18 +379,19 @@ export class Ledger implements AsyncDisposable {
     }
   }
 
-  /** Folds what others appended, up to the tail; true if there was anything. */
-  async #readOn(): Promise<boolean> {
+  /** Folds what others appended, up to the tail, or with `mayLag` at least what won over an append here; true if there was anything. */
+  async #readOn(mayLag = false): Promise<boolean> {
     const { log, limits, listener } = this.#options;
     this.#tell();
     const before = this.#fold.tail;
-    for (;;) {
-      const segments = await log.readSegments(this.#fold.serverName, this.#fold.tail + 1, { segmentsMax: limits.readSegmentsMax, bytesMax: limits.readBytesMax });
+    for (let isLagging = mayLag; ; isLagging = false) {
+      const page = { segmentsMax: limits.readSegmentsMax, bytesMax: limits.readBytesMax, mayLag: isLagging };
+      const segments = await log.readSegments(this.#fold.serverName, this.#fold.tail + 1, page);
       for (const segment of segments) {
         await this.#fold.settleFound(segment);
         listener.segmentFolded(segment);
       }
-      if (segments.length === 0) break;
+      if (segments.length === 0 ? !isLagging : endsLog(segments, page)) break;
     }
     await this.#fold.refreshIndex();
     this.#behind = false;

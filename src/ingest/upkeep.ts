@@ -46,6 +46,11 @@ export interface UpkeepOptions {
   readonly trimIntervalMs: number;
   /** Segments stay at least this long, and what a replay meanwhile asks for as long as it needs them. */
   readonly retentionMs: number;
+  /**
+   * What this process folded less than this long ago stays, by its own count: replicas that have not read it yet must
+   * still find it, and the wall clocks of replicas may be hours apart. Nothing if left out.
+   */
+  readonly unreadMs?: number;
   /** Segments looked at in one call of the store, and calls in one turn. */
   readonly trimSegmentsMax: number;
   readonly trimCallsMax: number;
@@ -76,6 +81,8 @@ export class Upkeep implements AsyncDisposable {
   #trimTimeMs: number;
   /** Where the current round of trimming has come to. */
   #trimAfter = 0;
+  /** Where the fold was and when, monotonic, oldest first; one for each turn within `unreadMs`, and the one before. */
+  #folded: { readonly position: number; readonly atMs: number }[] = [];
 
   constructor(options: UpkeepOptions, checkpointPosition: number) {
     this.#options = options;
@@ -127,7 +134,7 @@ export class Upkeep implements AsyncDisposable {
       const outcome = await store.trim(fold.serverName, {
         after: this.#trimAfter,
         // What is held is read from its segments after a start, and so is what was written beside it.
-        through: Math.min(this.#checkpointPosition, fold.holds.oldestSegment - 1),
+        through: Math.min(this.#checkpointPosition, fold.holds.oldestSegment - 1, this.#readByAll()),
         // An operator may have moved a position back since the states were read: what was in its retention then stays.
         beforeMs: Math.min(nowMs, cut.asOfMs) - retentionMs,
         deliveredPositions: this.#heldPositions(),
@@ -143,6 +150,16 @@ export class Upkeep implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     await this.#running;
+  }
+
+  /** Log position through which every replica that keeps up has read. */
+  #readByAll(): number {
+    const { unreadMs = 0, clock } = this.#options;
+    if (unreadMs === 0) return Infinity;
+    const untilMs = clock.monotonicMs() - unreadMs;
+    while ((this.#folded[1]?.atMs ?? Infinity) <= untilMs) this.#folded.shift();
+    const [oldest] = this.#folded;
+    return oldest !== undefined && oldest.atMs <= untilMs ? oldest.position : 0;
   }
 
   /** Every appservice that may still be owed something, with the position below which it is owed nothing. */
@@ -173,6 +190,10 @@ export class Upkeep implements AsyncDisposable {
     const { ledger, fold, clock, checkpointIntervalMs, dirtyRoomsMax, trimIntervalMs } = this.#options;
     if (!ledger.isFollowing) return;
     await ledger.flush();
+    if (this.#options.unreadMs !== undefined) {
+      this.#folded.push({ position: fold.tail, atMs: clock.monotonicMs() });
+      this.#readByAll();
+    }
     const nowMs = clock.monotonicMs();
     const due = nowMs - this.#checkpointTimeMs >= checkpointIntervalMs || fold.rooms.dirtyCount >= dirtyRoomsMax;
     if (due && fold.tail > this.#checkpointPosition) await this.checkpoint();

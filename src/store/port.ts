@@ -82,6 +82,12 @@ export interface RouteLimits {
   readonly bytesMax: number;
 }
 
+export interface SegmentLimits {
+  readonly segmentsMax: number;
+  readonly bytesMax: number;
+  readonly mayLag?: boolean;
+}
+
 /** The log of segments. Terminology: segment.ts. */
 export interface SegmentLog {
   /**
@@ -93,9 +99,10 @@ export interface SegmentLog {
   append(segment: Segment): Promise<AppendOutcome>;
   /**
    * Segments with first position ≥ `from`, ascending, at most `segmentsMax` and stopping after the one that takes the
-   * sum of JSON bytes to `bytesMax` or beyond; at least one if there is any. Reads the newest durable state.
+   * sum of JSON bytes to `bytesMax` or beyond; at least one if there is any. Reads the newest durable state; with
+   * `mayLag` one that has all that this store was told of before, such as who won an append, and may lack newer things.
    */
-  readSegments(serverName: string, from: number, limits: { segmentsMax: number; bytesMax: number }): Promise<Segment[]>;
+  readSegments(serverName: string, from: number, limits: SegmentLimits): Promise<Segment[]>;
   /**
    * The entries routed to the appservice with `after` < position ≤ `through`, ascending: at most `entriesMax` (≤ 10,000),
    * and stopping before the entry that would take the sum of JSON bytes above `bytesMax`; at least one if there is any.

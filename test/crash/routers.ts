@@ -28,6 +28,7 @@ interface Slot {
   child: ChildProcess | null;
   client: RouterClient | null;
   replicaId: string;
+  httpAddress: string;
   /** The newest lines, for the report of a violation. */
   lines: string[];
 }
@@ -47,7 +48,7 @@ export class Routers implements AsyncDisposable {
 
   static async start(count: number, dataDir: string, env: Readonly<Record<string, string>>, tellError: (text: string) => void): Promise<Routers> {
     const slots: Slot[] = [];
-    for (let at = 0; at < count; at++) slots.push({ grpcPort: await lastingPort(), child: null, client: null, replicaId: '', lines: [] });
+    for (let at = 0; at < count; at++) slots.push({ grpcPort: await lastingPort(), child: null, client: null, replicaId: '', httpAddress: '', lines: [] });
     const routers = new Routers(slots, dataDir, env, tellError);
     // The first makes the credentials that the others use.
     for (let at = 0; at < count; at++) await routers.restart(at);
@@ -69,6 +70,10 @@ export class Routers implements AsyncDisposable {
 
   replicaId(at: number): string {
     return this.#slot(at).replicaId;
+  }
+
+  httpAddress(at: number): string {
+    return this.#slot(at).httpAddress;
   }
 
   lines(at: number): readonly string[] {
@@ -143,6 +148,7 @@ export class Routers implements AsyncDisposable {
   #line(slot: Slot, at: number, line: string, ready: PromiseWithResolvers<boolean>): void {
     slot.lines = [...slot.lines, line].slice(-KEPT_LINES);
     if (line.includes('"msg":"ready"')) {
+      slot.httpAddress = /"http_address":"([^"]+)"/.exec(line)?.[1] ?? '';
       slot.replicaId = /"replica_id":"([^"]+)"/.exec(line)?.[1] ?? '';
       ready.resolve(true);
     }

@@ -51,6 +51,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'src/credentials.ts': [...GROUND, ...YAML],
   'src/ending-signal.ts': GROUND,
   'src/workers.ts': GROUND,
+  'src/tail-witness.ts': GROUND,
   'src/homeserver.ts': [...DOMAIN, ...PORT, ...GROUND, 'src/ingest/', 'src/delivery/', RPC_PORTS, INGRESS_PORTS, 'src/submission-parser.ts', 'src/transaction-submission.ts'],
   'src/transaction-submission.ts': [...DOMAIN, 'src/ingest/', INGRESS_PORTS],
   'src/submission-parser.ts': [...DOMAIN, 'src/ingest/', RPC_PORTS],

@@ -18,7 +18,7 @@
 import { Binary, BSON } from 'mongodb';
 import type { Clock, Random } from '../../clock.ts';
 import { StoreError } from '../errors.ts';
-import type { AppendOutcome, ExpiredEntries, TrimOutcome, TrimRequest } from '../port.ts';
+import type { AppendOutcome, ExpiredEntries, SegmentLimits, TrimOutcome, TrimRequest } from '../port.ts';
 import { decodeSegment, encodeSegment } from '../segment-codec.ts';
 import type { Segment } from '../segment.ts';
 import { isEphemeralRoute, lastPosition } from '../segment.ts';
@@ -72,9 +72,11 @@ export class MongoSegmentLog {
     }
   }
 
-  async readSegments(serverName: string, from: number, { segmentsMax, bytesMax }: { segmentsMax: number; bytesMax: number }): Promise<Segment[]> {
+  async readSegments(serverName: string, from: number, { segmentsMax, bytesMax, mayLag = false }: SegmentLimits): Promise<Segment[]> {
+    const { calls } = this.#options;
     const since = this.#tails.now();
-    const { found, isTail } = await this.#options.calls.runNewest('readSegments', async (options) => {
+    const run = mayLag ? calls.run.bind(calls) : calls.runNewest.bind(calls);
+    const { found, isTail } = await run('readSegments', async (options): Promise<{ found: Segment[]; isTail: boolean }> => {
       const read: Segment[] = [];
       let bytes = 0;
       const keys = { $gte: segmentKey(serverName, from), $lt: keysOfServer(serverName).$lt };
@@ -92,8 +94,9 @@ export class MongoSegmentLog {
       return { found: read, isTail: true };
     });
     const last = found.at(-1);
+    // A primary that lags has been replaced, and steps down within seconds: far less than the tombstones' time.
     if (isTail && last !== undefined) this.#tails.saw(serverName, lastPosition(last), since);
-    if (isTail && last === undefined) this.#tails.sawNothingAfter(serverName, from - 1, since);
+    if (isTail && last === undefined && !mayLag) this.#tails.sawNothingAfter(serverName, from - 1, since);
     return found;
   }
 
@@ -168,10 +171,12 @@ export class MongoSegmentLog {
 
   /** Who has the key: null while that is not confirmed by a majority. */
   async #settleByNonce({ serverName, firstPosition, nonce }: Segment): Promise<AppendOutcome | null> {
+    const { calls } = this.#options;
+    const find = (options: CallOptions): Promise<StoredDocument | null> =>
+      this.#segments.findOne<StoredDocument>({ _id: segmentKey(serverName, firstPosition) }, { ...options, projection: { nonce: 1 } });
     try {
-      const found = await this.#options.calls.runNewest('append: read back', (options) =>
-        this.#segments.findOne<StoredDocument>({ _id: segmentKey(serverName, firstPosition) }, { ...options, projection: { nonce: 1 } }),
-      );
+      // A key that a majority has confirmed is taken for good, so whatever is found decides; mostly it is there at once.
+      const found = (await calls.run('append: read back', find)) ?? (await calls.runNewest('append: read back', find));
       if (found === null) return null;
       return { kind: textField(found, 'nonce') === nonce ? 'appended' : 'lost' };
     } catch (error) {
