@@ -6,4 +6,7 @@ export interface Found {
   readonly invariant: string;
 }
 
-export const FOUND: readonly Found[] = [];
+export const FOUND: readonly Found[] = [
+  { mutant: 'a holder is judged gone by a list of replicas that is older than its state', seed: 9, invariant: 'I5 Fenced' },
+  { mutant: 'GetStreamPosition without a look at the log', seed: 3, invariant: 'I11 Monotone' },
+];
