@@ -110,6 +110,8 @@ export interface ServiceParts {
  * them. One that is further behind than this ends, and begins anew from the checkpoint.
  */
 const SHARED_RETENTION_MS = 60_000;
+/** By which the wall clocks of routers on one store may differ, the time of a command included. */
+const CLOCKS_APART_MAX_MS = 120_000;
 /** Homeservers that credentials may name. */
 const HOMESERVERS_MAX = 100;
 const REGISTRATIONS_MAX = 20_000;
@@ -174,7 +176,7 @@ export class Service implements AsyncDisposable {
     const thirdParty = opened.use(new ThirdParty(asking));
     const keys = opened.use(new Keys(asking));
 
-    const deliverySettings: DeliverySettings = { ...DELIVERY_DEFAULTS, ...settings.delivery };
+    const deliverySettings: DeliverySettings = { ...DELIVERY_DEFAULTS, ...settings.delivery, replayAgeMaxMs: replayAgeMaxMsOf(parts) };
     const files: RegistrationFiles[] = [];
     const homeservers = new Map<string, Homeserver>();
     const registrars: Registrar[] = [];
@@ -234,9 +236,14 @@ export class Service implements AsyncDisposable {
   }
 }
 
-/** How long segments stay. */
-function retentionOf({ settings, isStoreExclusive }: ServiceParts): Pick<HomeserverLimits, 'retentionMs' | 'unreadMs'> {
-  return isStoreExclusive ? { retentionMs: settings.logRetentionMs } : { retentionMs: Math.max(settings.logRetentionMs, SHARED_RETENTION_MS), unreadMs: SHARED_RETENTION_MS };
+/** How long segments stay. Where others trim too, longer than anything may be replayed: a router may trim by states that it read before the replay. */
+function retentionOf(parts: ServiceParts): Pick<HomeserverLimits, 'retentionMs' | 'unreadMs'> {
+  if (parts.isStoreExclusive) return { retentionMs: parts.settings.logRetentionMs };
+  return { retentionMs: replayAgeMaxMsOf(parts) + CLOCKS_APART_MAX_MS, unreadMs: SHARED_RETENTION_MS };
+}
+
+function replayAgeMaxMsOf({ settings, isStoreExclusive }: ServiceParts): number {
+  return isStoreExclusive ? Infinity : Math.max(settings.logRetentionMs, SHARED_RETENTION_MS);
 }
 
 /** Has what other processes do on the store looked at at once, while there are others; says whether the store has gone back. */

@@ -30,6 +30,8 @@ export interface CommandsOptions {
   readonly log: Pick<SegmentLog, 'readSegments' | 'wholeFrom'>;
   readonly clock: Clock;
   readonly storeRetry: StoreRetryOptions;
+  /** How old what is replayed may be; what is older may go at any moment, whatever is in the states. */
+  readonly replayAgeMaxMs: number;
   /** A command is refused when the store has not answered for this long. */
   readonly answerTimeoutMs: number;
 }
@@ -119,10 +121,18 @@ export class Commands {
     // Of a time it is known what was written since only if the entry before is still there.
     const lowest = Math.max(oldest, start.kind === 'time' ? from - 1 : from);
     const whole = await this.inTime(wholeFrom(log, serverName, lowest, deliveredPosition));
-    if (from < oldest || whole > lowest) throw notRetained(appserviceId, whole);
+    const kept = await this.#keptFrom(oldest, deliveredPosition);
+    if (from < oldest || whole > lowest || from < kept) throw notRetained(appserviceId, Math.max(whole, kept));
     await this.#command(appserviceId, replayedFrom(from), (state, held) => unlessOver(state, held) ?? (state.transaction?.skip === undefined ? null : SKIPPING));
     // What was removed while the position went back is not delivered again, and is not said to be.
     return Math.max(from, await this.inTime(wholeFrom(log, serverName, from, deliveredPosition)));
+  }
+
+  /** Nobody trims from here on, as the clocks of the routers differ by no more than they may. */
+  #keptFrom(oldest: number, deliveredPosition: number): Promise<number> {
+    const { serverName, log, clock, replayAgeMaxMs } = this.#options;
+    if (replayAgeMaxMs === Infinity) return Promise.resolve(oldest);
+    return this.inTime(positionAtTime(log, serverName, clock.nowMs() - replayAgeMaxMs, oldest, deliveredPosition));
   }
 
   /**

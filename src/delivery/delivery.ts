@@ -40,6 +40,8 @@ export interface DeliverySettings {
   readonly storeRetry: BackoffLimits;
   /** Longest time that anything waits whose wake was lost; how often replicas look at each other's states. */
   readonly pollIntervalMs: number;
+  /** How old what is replayed may be: as long as nobody trims it, on a store that others trim too. */
+  readonly replayAgeMaxMs: number;
   /** States in one write call of the store. */
   readonly statesMax: number;
   /** An operator's command is refused when the store has not answered for this long. */
@@ -59,6 +61,7 @@ export const DELIVERY_DEFAULTS: DeliverySettings = {
   backoff: { firstMs: 2_000, maxMs: 512_000 },
   storeRetry: { firstMs: 100, maxMs: 5_000 },
   pollIntervalMs: 1_000,
+  replayAgeMaxMs: Infinity,
   statesMax: 500,
   answerTimeoutMs: 900,
   drainTimeoutMs: 5_000,
@@ -105,7 +108,7 @@ export class Delivery implements AsyncDisposable {
     const limits = { eventsMax, ephemeralMax, toDeviceMax, bytesMax, ephemeralAgeMaxMs, backoff };
     const context = { serverName, store, routes, registrations, push, clock, random, logger, meter, events, presence, limits, pacer, storeRetry, deliveredTransactions: this.#deliveredTransactions };
     this.#roster = new Roster({ context, presence, writer: this.#writer, log: store, pollIntervalMs });
-    this.commands = new Commands({ serverName, registrations, roster: this.#roster, writer: this.#writer, log: store, clock, storeRetry, answerTimeoutMs: settings.answerTimeoutMs });
+    this.commands = new Commands({ serverName, registrations, roster: this.#roster, writer: this.#writer, log: store, clock, storeRetry, replayAgeMaxMs: settings.replayAgeMaxMs, answerTimeoutMs: settings.answerTimeoutMs });
   }
 
   /**

@@ -331,6 +331,21 @@ for (const command of ['pause', 'stop'] as const) {
   });
 }
 
+test('I10 a replay reaches back no further than entries stay on a shared store, so that nobody trims them from under it', async () => {
+  const { world, process } = await worldOf({ settings: { replayAgeMaxMs: 10_000 } });
+  world.routeMany(['a'], 2);
+  await world.advance(8_000);
+  world.routeMany(['a'], 2);
+  await world.advance(4_000);
+  const from = (position: number) => world.end(process.delivery.commands.replay('a', { kind: 'position', position }));
+  const isKeptFrom4 = (error: unknown) => refusedAs('POSITION_NOT_RETAINED')(error) && (error as RefusalError).details.metadata?.['oldest_log_position'] === '4';
+  await assert.rejects(from(2), isKeptFrom4);
+  await assert.rejects(world.end(process.delivery.commands.replay('a', { kind: 'time', timeMs: 0 })), isKeptFrom4);
+  assert.equal(await from(4), 4);
+  await world.quiet();
+  assert.equal(world.received('a').length, 4 + 2);
+});
+
 test('R76 a replay right after an id was registered anew does not reach into the life before', async () => {
   const { world, process } = await worldOf();
   world.routeMany(['a'], 3);

@@ -10,6 +10,9 @@ import type { HomeserverLimits } from '../../src/homeserver.ts';
 import { PRESENCE_DEFAULTS } from '../../src/delivery/replica-presence.ts';
 import { UNKNOWN_USERS_LIMITS } from '../../src/query/unknown-users.ts';
 
+/** As service.ts has it. */
+const CLOCKS_APART_MAX_MS = 120_000;
+
 export type Pace = 'compressed' | 'production';
 
 export interface SimulationSettings {
@@ -20,7 +23,8 @@ export interface SimulationSettings {
   readonly storeTimeoutMs: number;
 }
 
-export function settingsOf(pace: Pace, retentionMs: number): SimulationSettings {
+/** `retentionMs` is null where one router has the store to itself: then nothing is kept, and all that is there may be replayed. */
+export function settingsOf(pace: Pace, retentionMs: number | null): SimulationSettings {
   const scale = pace === 'production' ? 1 : 10;
   const delivery: DeliverySettings = {
     ...DELIVERY_DEFAULTS,
@@ -31,6 +35,7 @@ export function settingsOf(pace: Pace, retentionMs: number): SimulationSettings 
     storeRetry: { firstMs: 100, maxMs: 5_000 },
     pollIntervalMs: DELIVERY_DEFAULTS.pollIntervalMs * scale * 1.5,
     statesMax: 4,
+    replayAgeMaxMs: retentionMs ?? Infinity,
     answerTimeoutMs: DELIVERY_DEFAULTS.answerTimeoutMs * scale,
   };
   return {
@@ -55,7 +60,7 @@ export function settingsOf(pace: Pace, retentionMs: number): SimulationSettings 
       roomsMax: 5,
       dirtyRoomsMax: 6,
       upkeep: { intervalMs: UPKEEP_DEFAULTS.intervalMs * scale * 1.5, checkpointIntervalMs: UPKEEP_DEFAULTS.checkpointIntervalMs * scale, trimIntervalMs: UPKEEP_DEFAULTS.trimIntervalMs * scale },
-      retentionMs,
+      retentionMs: retentionMs === null ? 0 : retentionMs + CLOCKS_APART_MAX_MS,
       ephemeralAgeMaxMs: delivery.ephemeralAgeMaxMs,
     },
     unknownUsers: { ...UNKNOWN_USERS_LIMITS, intervalMs: UNKNOWN_USERS_LIMITS.intervalMs * scale },

@@ -53,7 +53,7 @@ export async function simulate(seed: number, options: SimulationOptions = {}): P
   const history = new History(kernel, options.traced === true);
   // One seed in ten is of one router with a store of its own, as with SQLite, which keeps nothing that everybody is past.
   const isExclusive = seed % 10 === 0;
-  const settings = settingsOf(options.pace ?? 'compressed', isExclusive ? 0 : RETENTION_MS);
+  const settings = settingsOf(options.pace ?? 'compressed', isExclusive ? null : RETENTION_MS);
   const store = new SimStore(history);
   const weather: StoreWeather = { faultRate: 0, slowRate: 0, isDown: false, cutOff: new Set(), callTimeoutMs: settings.storeTimeoutMs };
   const appservices = new Appservices(APPSERVICE_IDS, kernel, history, chance.fork('appservices'));

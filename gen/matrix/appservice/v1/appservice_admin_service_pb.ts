@@ -1604,7 +1604,8 @@ export const AppserviceAdmin: GenService<{
    * ReplayEvents delivers again, in order and under new txn ids, what was routed to the appservice from a log position or a
    * time on and is still in the log. A transaction in flight is given up; its entries are delivered again too. If the log is
    * not whole from there on it is FAILED_PRECONDITION, with `oldest_log_position` in the metadata of POSITION_NOT_RETAINED.
-   * `log_retention_ms` says how long the log keeps what is delivered.
+   * `log_retention_ms` says how long the log keeps what is delivered; on MongoDB it is also how far back a replay reaches, and
+   * a minute at least.
    *
    * @generated from rpc matrix.appservice.v1.AppserviceAdmin.ReplayEvents
    */
