@@ -52,6 +52,8 @@ interface RouteBuilder {
 }
 
 export class RoutedGroup implements ItemSink {
+  /** True if nothing of it needs the log. */
+  readonly isEmpty: boolean;
   readonly verdicts: SubmissionVerdict[] = [];
   readonly roomDeltas: RoomDelta[] = [];
   /** Streams that pass further with this group. */
@@ -86,11 +88,7 @@ export class RoutedGroup implements ItemSink {
     for (const hold of releases) this.#holds?.release(hold);
     for (const submission of submissions) this.verdicts.push(this.#route(submission));
     this.#ephemeral.flush();
-  }
-
-  /** True if nothing of it needs the log. */
-  get isEmpty(): boolean {
-    return this.#json.length === 0 && this.roomDeltas.length === 0 && this.#deviceKeys.told.length === 0 && !this.#ids.needLog;
+    this.isEmpty = this.#json.length === 0 && this.roomDeltas.length === 0 && this.#deviceKeys.told.length === 0 && !this.#ids.needLog;
   }
 
   /** Ids that count as seen with this group. */

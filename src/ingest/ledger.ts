@@ -23,7 +23,7 @@ import type { Logger } from '../logger.ts';
 import { StoreError } from '../store/errors.ts';
 import type { SegmentLog } from '../store/port.ts';
 import type { RedeliveredKey, RegistrationChange, Segment } from '../store/segment.ts';
-import { answerSubmission } from './answer-submission.ts';
+import { answerSubmission, tellPlaces } from './answer-submission.ts';
 import type { Fold, FoldedRegistration } from './fold.ts';
 import type { KnownAnswers } from './group-holds.ts';
 import { RoutedGroup } from './group-router.ts';
@@ -255,11 +255,11 @@ export class Ledger implements AsyncDisposable {
 
   #answer(group: RoutedGroup, items: readonly SubmissionItem[]): void {
     const { meter } = this.#options;
-    const { streams } = this.#fold;
+    const { streams, tail: logPosition } = this.#fold;
     for (const [stream, position] of group.passed) streams.pass(stream, position);
     for (const { stream, position, eventId } of group.seen) streams.remember(stream, position, eventId);
     if (group.isEmpty) this.#fold.seen.runAhead(group.newIds);
-    const logPosition = this.#fold.tail;
+    tellPlaces(items, group.verdicts);
     meter.group(group.entryCount, items.length);
     if (group.unaskedCount > 0) this.#tellUnasked(group.unaskedCount);
     this.#untold.push(() => {

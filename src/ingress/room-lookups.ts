@@ -17,11 +17,11 @@
  * rate are limited. What is forgotten comes back with its next event.
  */
 import { isLocalAlias, isLocalUser } from '../appservice/identifier.ts';
-import type { RoutingEvent } from '../appservice/event.ts';
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../logger.ts';
 import { StoreError } from '../store/errors.ts';
 import { RefusalError } from '../appservice/refusal.ts';
+import { isCreation, roomsOf, tellsOfAliases } from './piece-rooms.ts';
 import { RoomList } from './room-list.ts';
 import type { IngressMeter, RoomAnswer, RoomFacts, RoomFinding, RoomHomeserver, RoomSource, TransactionPiece } from './ports.ts';
 
@@ -149,7 +149,7 @@ export class RoomLookups implements AsyncDisposable {
     this.#settled.delete(roomId);
     this.#settled.set(roomId, checkedMs);
     if (homeserver.hasAliasNamespaces && clock.monotonicMs() - checkedMs > ALIASES_AGE_MS) {
-      this.#settle(roomId);
+      this.#settle(roomId, this.#version);
       this.#add(roomId).isAliasDue = true;
     }
     return true;
@@ -157,14 +157,15 @@ export class RoomLookups implements AsyncDisposable {
 
   async #hear(roomIds: ReadonlySet<string>, created: ReadonlySet<string>): Promise<void> {
     const { homeserver } = this.#options;
+    const version = this.#version;
     const facts = await homeserver.roomFacts([...roomIds]);
     const findings: RoomFinding[] = [];
     for (const { roomId, wantsMembers, wantsAliases, partialMembers } of facts) {
-      if (!wantsMembers && !wantsAliases) this.#settle(roomId);
+      if (!wantsMembers && !wantsAliases) this.#settle(roomId, version);
       // One that was heard of before was not created just now.
       else if (created.has(roomId) && Object.keys(partialMembers).length === 0) {
         findings.push({ roomId, localMembers: wantsMembers ? [] : undefined, localAliases: wantsAliases ? [] : undefined, partialMembers });
-        this.#settle(roomId);
+        this.#settle(roomId, version);
       } else this.#await(roomId).isUnknown = true;
     }
     if (findings.length > 0) await homeserver.tellRooms(findings);
@@ -212,13 +213,16 @@ export class RoomLookups implements AsyncDisposable {
     return pending;
   }
 
-  #settle(roomId: string): void {
+  /** False if what was found out was found out under other registrations, for which something else may have mattered. */
+  #settle(roomId: string, version: number): boolean {
+    if (version !== this.#version) return false;
     this.#settled.delete(roomId);
     this.#settled.set(roomId, this.#options.clock.monotonicMs());
     for (const oldest of this.#settled.keys()) {
       if (this.#settled.size <= SETTLED_MAX) break;
       this.#settled.delete(oldest);
     }
+    return true;
   }
 
   async #run(): Promise<void> {
@@ -301,10 +305,11 @@ export class RoomLookups implements AsyncDisposable {
   async #lookUp(pending: Pending): Promise<void> {
     const { ended, isAliasDue } = pending;
     pending.isAliasDue = false;
+    const version = this.#version;
     const outcome = await this.#outcomeOf(pending, isAliasDue);
     if (outcome !== 'found' && outcome !== 'not_wanted') pending.isAliasDue ||= isAliasDue;
     this.#options.meter.roomLookup(outcome);
-    this.#after(pending, outcome);
+    this.#after(pending, outcome, version);
     pending.isUnderWay = false;
     ended.resolve();
     if (pending.ended !== ended) return;
@@ -312,13 +317,13 @@ export class RoomLookups implements AsyncDisposable {
     pending.ended = Promise.withResolvers<void>();
   }
 
-  #after(pending: Pending, outcome: Outcome): void {
+  #after(pending: Pending, outcome: Outcome, version: number): void {
     const nowMs = this.#options.clock.monotonicMs();
     if (outcome === 'found' || outcome === 'not_wanted') {
-      pending.isUnknown = false;
       pending.refusals = 0;
-      this.#settle(pending.roomId);
-      if (!pending.isAliasDue) this.#pending.delete(pending.roomId);
+      pending.isUnknown = !this.#settle(pending.roomId, version);
+      if (pending.isUnknown) pending.dueMs = nowMs;
+      else if (!pending.isAliasDue) this.#pending.delete(pending.roomId);
     } else if (outcome === 'refused') {
       pending.dueMs = nowMs + Math.min(REFUSED_MS.first * 2 ** pending.refusals, REFUSED_MS.max);
       pending.refusals++;
@@ -383,18 +388,4 @@ export class RoomLookups implements AsyncDisposable {
     if (problem === null) logger.info(fields, 'rooms can be looked up again');
     else logger.warn({ ...fields, problem }, 'rooms cannot be looked up; events are routed with what is known of them');
   }
-}
-
-function isCreation({ type, stateKey }: RoutingEvent): boolean {
-  return type === 'm.room.create' && stateKey === '';
-}
-
-/** Remote servers write into them what they like, so they are no facts, only a reason to ask. */
-function tellsOfAliases({ type, stateKey }: RoutingEvent): boolean {
-  return stateKey !== undefined && (type === 'm.room.canonical_alias' || type === 'm.room.aliases');
-}
-
-function* roomsOf({ events, ephemeral }: TransactionPiece): Generator<string, void, undefined> {
-  for (const { roomId } of events) yield roomId;
-  for (const event of ephemeral) if (event.kind !== 'presence') yield event.roomId;
 }

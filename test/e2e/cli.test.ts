@@ -37,12 +37,17 @@ transaction  none
 quarantine   empty
 last error   none
 `;
-  assert.deepEqual(await cli(['pause', 'irc'], options), { code: 0, out: paused, err: '' });
-  assert.deepEqual(await cli(['resume', 'irc'], options), { code: 0, out: paused.replace(', paused', ''), err: '' });
+  // Once the router has begun to hold it, its id is in a line too.
+  assert.deepEqual(withoutHolder(await cli(['pause', 'irc'], options)), { code: 0, out: paused, err: '' });
+  assert.deepEqual(withoutHolder(await cli(['resume', 'irc'], options)), { code: 0, out: paused.replace(', paused', ''), err: '' });
   assert.match((await cli(['ping', 'irc'], options)).out, /^✔ "irc" answered within \d+ ms\n$/);
   assert.deepEqual(await cli(['remove', 'irc', '--backlog', 'discard'], options), { code: 0, out: '"irc" is removed; its backlog is discarded\n', err: '' });
   assert.deepEqual(await cli(['status'], options), { code: 0, out: 'No appservice is registered. "appservice-router register FILE" registers one.\n', err: '' });
 });
+
+function withoutHolder<Ran extends { readonly out: string }>(ran: Ran): Ran {
+  return { ...ran, out: ran.out.replace(/^held by {6}router [0-9a-f]{24}\n/m, '') };
+}
 
 test('status shows the stuck ones first and says why; programs get the names of the contract', async () => {
   await using home = await RouterHome.make();

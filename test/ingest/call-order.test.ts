@@ -57,6 +57,27 @@ test('I1 what waited too long for a slow log keeps out what its call sends next'
   assert.deepEqual(routedIds(log, 'irc'), ['$1', '$2', '$3', '$4']);
 });
 
+test('R77 I7 a rewound submission keeps out what its call sends while its refusal is on its way', async () => {
+  const log = new MemoryLog();
+  await using world = await openLedger(log);
+  await world.put(registration('irc'));
+  await world.ledger.submit(submission([JOIN]));
+  const gate = Promise.withResolvers<void>();
+  const readSegments = log.readSegments.bind(log);
+  log.readSegments = async (...args) => {
+    await gate.promise;
+    return readSegments(...args);
+  };
+  const order = new CallOrder();
+  const rewound = outcomeOf(world.ledger.submit(submission([{ id: '$new', at: 1 }], { place: order.nextPlace() })));
+  await settle();
+  const behind = outcomeOf(world.ledger.submit(submission([{ id: '$newer', at: 2 }], { place: order.nextPlace() })));
+  gate.resolve();
+  const outcomes = await Promise.all([rewound, behind]);
+  for (const outcome of outcomes) assert.ok(outcome instanceof RefusalError && outcome.reason === 'STREAM_POSITION_REWOUND');
+  assert.deepEqual(routedIds(log, 'irc'), ['$1']);
+});
+
 test('R77 a rewound submission keeps out those of its call that share its group', async () => {
   const log = new MemoryLog();
   await using world = await openLedger(log);

@@ -152,6 +152,27 @@ test('a room that is known, or that no namespace makes matter, is asked about by
   assert.deepEqual(world.asked.map(({ what }) => what), ['members !r']);
 });
 
+test('I1 what was looked up under older registrations does not count as all that matters for the newer ones', async () => {
+  await using world = new World();
+  world.homeserver.hasAliasNamespaces = false;
+  world.facts.set('!r', { wantsAliases: false });
+  const first = world.lookups.prepare(piece(event('m.room.message')));
+  const members = await world.nth(0);
+  world.homeserver.registrationsVersion = 2;
+  world.homeserver.hasAliasNamespaces = true;
+  world.facts.set('!r', { wantsAliases: true });
+  const second = world.lookups.prepare(piece(event('m.room.message')));
+  await settle();
+  members.answer(found('@a:hs.test'));
+  world.answered = 1;
+  await settle();
+  assert.equal(world.lookups.status.unknownRoomCount, 1);
+  await world.answerEverything({ 'aliases !r as @a:hs.test': found('#a:hs.test') });
+  await Promise.all([first, second]);
+  assert.deepEqual(world.asked.map(({ what }) => what), ['members !r', 'aliases !r as @a:hs.test']);
+  assert.equal(world.lookups.status.unknownRoomCount, 0);
+});
+
 test('a room whose creation is seen is known without asking, unless it was heard of before', async () => {
   await using world = new World();
   await world.lookups.prepare(piece(event('m.room.create', '!new', '')));
