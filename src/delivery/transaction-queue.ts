@@ -33,6 +33,9 @@ export interface TransactionQueueOptions {
   readonly signal: AbortSignal;
 }
 
+/** Ephemeral entries go from the log two minutes after the age at which none is cut any more. */
+const CUT_AGE_MAX_MS = 60_000;
+
 /** What is in memory of a transaction that is cut. */
 type Prepared = Pick<Cut, 'ranges' | 'body' | 'settled'> & Pick<TransactionRecord, 'bodyKeys'>;
 
@@ -101,7 +104,7 @@ export class TransactionQueue {
     const registration = this.#options.registration();
     if (registration === null) return;
     const next = await this.#next(deliveredPosition, split, registration);
-    if (next !== null) await this.#change(cutMade(next, this.#context.clock.nowMs()), next);
+    if (next !== null) await this.#changeWith(next, (timely) => (timely === null ? () => null : cutMade(timely, this.#context.clock.nowMs())));
     else if (split === null) this.backlog.foundEmpty(routedThrough);
     else await this.#change((state) => (state.transaction === null && state.split !== null ? { ...state, split: null } : null), null);
   }
@@ -113,7 +116,7 @@ export class TransactionQueue {
     const settled = this.#settledBy(transaction);
     const split = splitAfter(this.#state, through);
     const next = split !== null || (this.backlog.hasWaiting(through) && this.#options.mayCut(settled)) ? await this.#nextIfFree(through, split) : null;
-    const state = await this.#change(completed(txnId, next, timeMs), next);
+    const state = await this.#changeWith(next, (timely) => completed(txnId, timely, timeMs));
     if (state === null || state.deliveredPosition < through) return;
     this.backlog.dealtWith(settled.entries, settled.bytes, next?.oldestTimeMs ?? null);
     this.#context.deliveredTransactions.add({ appserviceId: this.#appserviceId, txnId, after, through });
@@ -123,7 +126,7 @@ export class TransactionQueue {
 
   async failed(transaction: TransactionRecord, failure: AttemptFailure, nextAttemptTimeMs: number): Promise<void> {
     this.#ahead.drop();
-    await this.#changeAfterFailure(transaction, attemptFailed(transaction.txnId, transaction.attemptCount, failure, nextAttemptTimeMs), null);
+    await this.#changeAfterFailure(transaction, null, () => attemptFailed(transaction.txnId, transaction.attemptCount, failure, nextAttemptTimeMs));
   }
 
   /** Cuts the same entries smaller; puts a single one into quarantine before the queue moves on. */
@@ -131,13 +134,13 @@ export class TransactionQueue {
     const { txnId, through } = transaction;
     if (transaction.entryCount > 1) {
       const next = await this.#nextIfFree(this.#state.deliveredPosition, splitOf(this.#state, transaction));
-      return this.#changeAfterFailure(transaction, splitUp(txnId, failure, next, failure.timeMs), next);
+      return this.#changeAfterFailure(transaction, next, (timely) => splitUp(txnId, failure, timely, failure.timeMs));
     }
     // After a crash in between it is pushed once more and put there again.
     const settled = await this.#shelve(transaction, failure.message, failure.timeMs);
     if (settled === null) return;
     const next = await this.#nextIfFree(through, splitAfter(this.#state, through));
-    await this.#changeAfterFailure(transaction, quarantined(txnId, failure, next, failure.timeMs), next);
+    await this.#changeAfterFailure(transaction, next, (timely) => quarantined(txnId, failure, timely, failure.timeMs));
     this.#gone(transaction, settled, next, 'an entry that the appservice refuses as too large is in quarantine; the queue goes on');
   }
 
@@ -147,7 +150,7 @@ export class TransactionQueue {
     const settled = await this.#shelve(transaction, skip.reason, skip.timeMs);
     if (settled === null) return;
     const next = await this.#nextIfFree(through, splitAfter(this.#state, through));
-    await this.#change(skipped(txnId, next, this.#context.clock.nowMs()), next);
+    await this.#changeWith(next, (timely) => skipped(txnId, timely, this.#context.clock.nowMs()));
     this.#gone(transaction, settled, next, 'a transaction that an operator skips is in quarantine; the queue goes on');
   }
 
@@ -205,9 +208,9 @@ export class TransactionQueue {
     return this.#options.cell.state;
   }
 
-  async #changeAfterFailure(transaction: TransactionRecord, change: StateChange, next: Cut | null): Promise<void> {
+  async #changeAfterFailure(transaction: TransactionRecord, next: Cut | null, change: (next: Cut | null) => StateChange): Promise<void> {
     const { events, serverName, clock } = this.#context;
-    const state = await this.#change(change, next);
+    const state = await this.#changeWith(next, change);
     if (state !== null) events.emit({ serverName, timeMs: clock.nowMs(), event: deliveryFailed(this.#appserviceId, transaction) });
   }
 
@@ -234,6 +237,13 @@ export class TransactionQueue {
   #settledBy(transaction: TransactionRecord): Settled {
     if (this.#prepared !== null && isSameChoice(this.#prepared, transaction)) return this.#prepared.settled;
     throw new Error('a transaction is settled whose body is not in memory');
+  }
+
+  /** A change with a cut in it. While the store is away the cut grows old; then the change is made without it, and the next turn cuts anew. */
+  #changeWith(next: Cut | null, change: (next: Cut | null) => StateChange): Promise<AppserviceState | null> {
+    const { clock } = this.#context;
+    const cutAtMs = clock.monotonicMs();
+    return this.#change((state) => change(clock.monotonicMs() - cutAtMs > CUT_AGE_MAX_MS ? null : next)(state), next);
   }
 
   /** Makes the change durable; `next` is the cut it may contain. Null: the lease is lost or the sender told to stop. */

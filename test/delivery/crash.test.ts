@@ -110,6 +110,24 @@ test('nothing is pushed while the store does not answer, and what was acknowledg
   assert.deepEqual(violations(world, { failovers: 0, isDrained: true }), []);
 });
 
+for (const { awayMs, transactions } of [{ awayMs: 30_000, transactions: [1, 1] }, { awayMs: 90_000, transactions: [2] }]) {
+  test(`I10 R88 a cut that could not be stored for ${awayMs / 1000} s is ${transactions.length === 1 ? 'made anew, since entries in it may have gone from the log' : 'stored as it is'}`, async () => {
+    const world = worldOfTwo();
+    const process = await world.start();
+    let away = true;
+    process.connection.fault = (operation) => (away && operation === 'writeStates' ? 'not_done' : 'none');
+    world.routeMany(['a'], 1);
+    await world.advance(1_000);
+    world.routeMany(['a'], 1);
+    await world.advance(awayMs);
+    assert.equal(world.pushes.length, 0);
+    away = false;
+    await world.advance(10_000);
+    assert.deepEqual(world.pushes.map(({ text }) => eventsOf(text).length), transactions);
+    assert.deepEqual(violations(world, { failovers: 0, isDrained: true }), []);
+  });
+}
+
 test('a damaged log stops the queue it belongs to, says so, and no other', async () => {
   const world = worldOfTwo();
   world.answer = () => DOWN;
