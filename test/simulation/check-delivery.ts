@@ -82,13 +82,16 @@ function noGapSkip({ pushes, givenUp }: Case): string[] {
   return broken;
 }
 
-/** By the holder alone; and nothing of a queue that the holder itself has paused, or a transaction that it marked to be skipped. */
+/**
+ * By the holder alone; and nothing of a queue that the holder itself has paused, or a transaction that it marked to be skipped.
+ * What is sent while the answer of that write is on its way is aborted by it.
+ */
 function fenced({ pushes, writes }: Case): string[] {
   const writer = new Map(writes.map(({ after, process }) => [after, process]));
-  return pushes.flatMap(({ txnId, process, replicaId, state }) => {
+  return pushes.flatMap(({ txnId, process, replicaId, state, heard }) => {
     if (state?.leaseHolder !== replicaId) return [`I5 Fenced: ${txnId} was sent by ${process}, which does not hold the lease`];
     const isHeld = state.paused || state.parked || state.transaction?.skip !== undefined;
-    return isHeld && writer.get(state) === process ? [`M1 States: ${txnId} was sent by ${process}, which knows that it is held`] : [];
+    return isHeld && heard !== 'aborted' && writer.get(state) === process ? [`M1 States: ${txnId} was sent by ${process}, which knows that it is held`] : [];
   });
 }
 
