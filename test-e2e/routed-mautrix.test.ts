@@ -100,13 +100,14 @@ test('I1 I2 what Synapse could not push before it was restarted arrives with the
     await appservice.messages(3);
     assert.equal(await router.stop(), 0);
     const meanwhile = await sayAll(alice, room, numbered('meanwhile', 10));
+    await synapse.hasQueued(meanwhile);
     await synapse.stop();
     await router.start();
     await synapse.start();
     assert.match(await router.command(['status']), /no transaction since the router started\n(?:.*\n)?.*what waits there comes with its next event in any room/);
     const next = await sayAll(alice, room, ['next']);
     assert.deepEqual(await appservice.messages(14), [...before, ...meanwhile, ...next]);
-    assert.match(await router.command(['status']), /ingress: last transaction \S+ ago\n$/);
+    assert.match(await router.command(['status']), /ingress: last transaction \S+ ago\n(?! +for)/);
   }),
 );
 

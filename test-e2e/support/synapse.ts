@@ -5,15 +5,18 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { stringify } from 'yaml';
 import { unusedPort } from '../../test/support/receiver.ts';
 import { MatrixClient } from './matrix-client.ts';
 import type { Json } from './matrix-client.ts';
-import { Program } from './program.ts';
+import { Program, until } from './program.ts';
 import type { PythonHome } from './software.ts';
 
 export const SERVER_NAME = 'hs.test';
 const START_TIMEOUT_MS = 90_000;
+const STORE_TIMEOUT_MS = 30_000;
+const LOCK_TIMEOUT_MS = 5_000;
 const NO_LIMIT = { per_second: 100_000, burst_count: 100_000 };
 
 export interface SynapseOptions {
@@ -78,6 +81,16 @@ export class Synapse implements AsyncDisposable {
   /** Ends in order; the exit code. */
   async stop(): Promise<number | null> {
     return this.#program?.stop() ?? null;
+  }
+
+  /** Resolves once it has stored these events in transactions to be sent. What it has in memory alone is gone when it ends. */
+  async hasQueued(eventIds: readonly string[]): Promise<void> {
+    using database = new DatabaseSync(join(this.#folder, 'homeserver.db'), { readOnly: true, timeout: LOCK_TIMEOUT_MS });
+    const select = database.prepare('SELECT event_ids FROM application_services_txns');
+    await until('the events are in transactions of Synapse', STORE_TIMEOUT_MS, () => {
+      const stored = select.all().map((row) => String(row['event_ids'])).join(' ');
+      return eventIds.every((eventId) => stored.includes(eventId)) ? true : null;
+    });
   }
 
   async kill(): Promise<void> {
