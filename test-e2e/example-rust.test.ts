@@ -11,7 +11,7 @@ const example: Example = { command: join(env.CARGO_TARGET_DIR, 'debug', 'homeser
 const isHere = await works('cargo', ['--version']);
 
 test('R147 I7 the Rust example runs against a live router', { skip: !isHere && MISSING }, async () => {
-  await build('cargo', ['build', '--locked', '--quiet'], { cwd: folder, env });
+  await build('cargo', ['build', '--quiet'], { cwd: folder, env });
   await using world = await ExampleWorld.open();
   assertShown(await world.run(example));
 });
